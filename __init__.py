@@ -1,0 +1,1 @@
+"""Payments for online shops, in front of Stripe and PayPal."""

@@ -1,0 +1,42 @@
+"""The intents that wait for a runner: the CallQueue port over `transactions`.
+
+Room: adapters/postgres. A lease is `due_at` by the database's clock; rows are locked for the claim alone.
+"""
+
+import time
+from typing import Any
+
+from payment_service.adapters.postgres.pool import ConnectionLost, Database, StatementRefused, TryAgain
+from payment_service.adapters.postgres.queries import QUERIES
+from payment_service.adapters.postgres.statement import request_place
+from payment_service.codecs.state import decode_call
+from payment_service.core.errors import Unavailable
+from payment_service.core.ports import Cipher, ClaimedCall
+
+
+class PostgresCallQueue:
+    def __init__(self, database: Database, cipher: Cipher) -> None:
+        self._database = database
+        self._cipher = cipher
+
+    async def claim(self, owner: str, limit: int, lease_s: float) -> list[ClaimedCall]:
+        """A connection lost here may leave rows claimed: they come back when the lease ends."""
+        claimed_at = time.monotonic()
+        rows = await self._run("claim_calls", (limit, owner, lease_s))
+        return [
+            ClaimedCall(decode_call(self._cipher.unseal(bytes(request), request_place(row_id))), tries, claimed_at)
+            for row_id, request, tries in rows
+            if request is not None
+        ]
+
+    async def renew(self, key: str, owner: str, lease_s: float) -> bool:
+        return bool(await self._run("renew_call", (lease_s, key, owner)))
+
+    async def reschedule(self, key: str, owner: str, delay_s: float, *, sent: bool) -> None:
+        await self._run("reschedule_call", (delay_s, sent, key, owner))
+
+    async def _run(self, name: str, parameters: tuple[Any, ...]) -> list[Any]:
+        try:
+            return await self._database.fetch(QUERIES[name], parameters)
+        except (ConnectionLost, TryAgain, StatementRefused) as error:
+            raise Unavailable(f"the queue of calls did not answer: {type(error).__name__}") from None

@@ -1,0 +1,54 @@
+"""What a provider's module shows of itself, and the codes that all providers share.
+
+Room: adapters/providers. A new provider is a new file here with a `PROVIDER`; no list elsewhere changes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from aiohttp import ClientSession
+
+from payment_service.core.ports import Clock, Provider
+
+SettingsT = TypeVar("SettingsT", contravariant=True)
+"""The few settings that the provider reads: a Protocol in its own file."""
+
+Sessions = Callable[[], ClientSession]
+"""Gives the process's one HTTP session; called inside the running loop, at the first request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration(Generic[SettingsT]):
+    name: str
+    """As in a payment's `paymentProvider`: upper case."""
+    configured: Callable[[SettingsT], bool]
+    build: Callable[[SettingsT, Clock, Sessions], Provider]
+    """Called only when it is configured; opens nothing."""
+    rate_per_s: Callable[[SettingsT], float] | None = None
+    """Requests a second that the account may make, over all workers; None: no limit is known."""
+    networked: bool = True
+    """False: in this process. It has no rate to keep, and its troubles are asked for by a test: no breaker."""
+
+
+# --- codes of an Answer that mean the same for every provider -----------------------------------------------------
+# The guard reads them: which mean that the provider is ill, which that we are too fast, which may be tried again.
+
+CARD_DECLINED = "CARD_DECLINED"
+PROVIDER_UNAVAILABLE = "PROVIDER_UNAVAILABLE"
+"""NOT_SENT: no connection, or the guard held it back. Certainly nothing reached the provider."""
+PROVIDER_TIMEOUT = "PROVIDER_TIMEOUT"
+"""UNKNOWN: sent, and no whole answer in time."""
+PROVIDER_ERROR = "PROVIDER_ERROR"
+"""UNKNOWN: it answered that it failed (5xx)."""
+ADAPTER_ERROR = "ADAPTER_ERROR"
+"""UNKNOWN: an exception came out of the adapter."""
+RATE_LIMITED = "RATE_LIMITED"
+"""NOT_SENT: the provider refused to look at it (429)."""
+NOT_FOUND = "NOT_FOUND"
+"""UNKNOWN, by a look-up: the provider does not know it, yet. Never NOT_SENT."""
+IDEMPOTENCY_MISMATCH = "IDEMPOTENCY_MISMATCH"
+"""UNKNOWN: the key was used for something else. Our bug."""
+
+TROUBLE = frozenset({PROVIDER_UNAVAILABLE, PROVIDER_TIMEOUT, PROVIDER_ERROR, ADAPTER_ERROR})
+"""What counts as a failure of the provider; every other answer shows that it is well."""

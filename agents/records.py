@@ -1,0 +1,130 @@
+"""What passes between a stream and its handler: records, the work they mean, and the ports Delivery asks for.
+
+Room: Kafka in. Shapes only; the last two are Delivery's own.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from payment_service.core.errors import PaymentError
+from payment_service.core.offsets import DonePrefix
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a stream gives us: always raw."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+    timestamp_ms: int
+
+
+def record_of(it: Any) -> Record:
+    """From aiokafka's record."""
+    return Record(it.topic, it.partition, it.offset, it.key, it.value, tuple(it.headers), it.timestamp)
+
+
+def record_of_event(message: Any) -> Record:
+    """From the message of a Faust event."""
+    headers = message.headers or ()
+    pairs = tuple(headers.items() if isinstance(headers, Mapping) else headers)
+    timestamp_ms = int(message.timestamp * 1000)
+    return Record(message.topic, message.partition, message.offset, message.key, message.value, pairs, timestamp_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a handler made of a record.
+
+    `lane`: what must not run side by side: the payment id from the decoded value, never the Kafka key.
+    `start`: done when the outcome is durable. May be called again with the same meaning: Idempotent by an id
+    inside the record. A Future costs no task; a coroutine gets one.
+    """
+
+    lane: str
+    start: Callable[[], Awaitable[object]]
+
+
+class StreamHandler(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    def plan(self, record: Record) -> Work | None:
+        """Decode, no waiting. None: nothing for us, counted as skipped. Raises: Malformed, Refused."""
+
+
+class DeadLetters(Protocol):
+    async def __call__(self, record: Record, reason: str, error: str) -> None:
+        """Return when it is durable (the broker's ack, or PostgreSQL). Raises: Unavailable: asked again."""
+
+
+class DeliveryMetrics(Protocol):
+    def counted(self, stream: str, outcome: str) -> None: ...
+
+    def observed(self, stream: str, *, in_flight: int, window: int, backlog: int, oldest_age_s: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryLimits:
+    """How much is held at a time. Beyond it nothing is taken from the broker.
+
+    `in_flight_max`: events started or queued in lanes. `partition_in_flight_max`: those of one partition, so
+    that one hot key cannot fill all. `window_max`: of one partition, with what is finished behind an unfinished
+    one: at most so much comes again after a kill -9.
+    """
+
+    in_flight_max: int
+    partition_in_flight_max: int
+    window_max: int
+
+    @classmethod
+    def of(cls, in_flight_max: int) -> "DeliveryLimits":
+        partition = max(1, in_flight_max * 3 // 4)
+        return cls(in_flight_max, partition, 4 * partition)
+
+
+class PartitionState:
+    """One partition in one assignment."""
+
+    __slots__ = ("backlog", "events", "generation", "in_flight", "live", "over", "retried_at_ms", "window")
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self.window = DonePrefix()
+        self.backlog: deque[Any] = deque()  # aiokafka's records that were fetched and wait for room
+        self.events: deque[Any] = deque()  # Faust's events of the window, only when a Faust stream feeds us
+        self.in_flight = 0
+        self.live = True  # False: nothing of it is started any more
+        self.over = False  # True: nothing of it is acknowledged any more
+        self.retried_at_ms = 0
+
+
+class InFlight:
+    """An event in flight. Called by its future: no closure, no task."""
+
+    __slots__ = ("answered", "attempts", "future", "lane", "part", "record", "refusal", "timer", "waiting", "work")
+
+    def __init__(self, answered: "Answered", part: PartitionState, record: Record, lane: object) -> None:
+        self.answered = answered
+        self.part = part
+        self.record = record
+        self.lane = lane
+        self.work: Work | None = None
+        self.refusal: PaymentError | None = None  # set: it goes to the dead letters
+        self.attempts = 0
+        self.future: asyncio.Future[Any] | None = None  # kept: a task that nobody holds may be collected
+        self.timer: asyncio.TimerHandle | None = None
+        self.waiting: deque[InFlight] | None = None  # those behind it in its lane
+
+    def __call__(self, future: "asyncio.Future[Any]") -> None:
+        self.answered(self, future)
+
+
+Answered = Callable[[InFlight, "asyncio.Future[Any]"], None]

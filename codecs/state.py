@@ -1,0 +1,70 @@
+"""The row's state: Payment <-> JSON text of `payments.state`.
+
+Room: codecs. It is a fold of the events and can be made anew from them; the columns beside it serve queries only.
+"""
+
+from typing import Any
+
+import orjson
+
+from payment_service.core.errors import Malformed
+from payment_service.core.payment import Attempt, Dispute, Payment, Refund
+from payment_service.core.ports import NextAction, ProviderCall, Secrets
+from payment_service.core.terms import AttemptState, CaptureMethod, DisputeState, Kind, RefundStatus
+
+
+def encode_state(payment: Payment) -> bytes:
+    return orjson.dumps(payment)
+
+
+def decode_state(data: bytes | str) -> Payment:
+    """Raises Malformed when it is not a state of ours."""
+    try:
+        fields: dict[str, Any] = orjson.loads(data)
+        fields["capture_method"] = CaptureMethod(fields["capture_method"])
+        fields["attempts"] = tuple(_attempt(a) for a in fields["attempts"])
+        fields["refunds"] = tuple(_refund(r) for r in fields["refunds"])
+        fields["disputes"] = tuple(_dispute(d) for d in fields["disputes"])
+        fields["review"] = tuple(fields["review"])
+        return Payment(**fields)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise Malformed(f"stored state cannot be read: {type(error).__name__}") from None
+
+
+def _attempt(fields: dict[str, Any]) -> Attempt:
+    fields["kind"] = Kind(fields["kind"])
+    fields["state"] = AttemptState(fields["state"])
+    return Attempt(**fields)
+
+
+def _refund(fields: dict[str, Any]) -> Refund:
+    fields["status"] = RefundStatus(fields["status"])
+    return Refund(**fields)
+
+
+def _dispute(fields: dict[str, Any]) -> Dispute:
+    fields["state"] = DisputeState(fields["state"])
+    return Dispute(**fields)
+
+
+def encode_secrets(secrets: Secrets) -> bytes:
+    """Plain bytes: the caller seals them before they go anywhere."""
+    return orjson.dumps(secrets)
+
+
+def decode_secrets(data: bytes) -> Secrets:
+    fields: dict[str, Any] = orjson.loads(data)
+    action = fields["next_action"]
+    return Secrets(fields["method_token"], NextAction(**action) if action is not None else None)
+
+
+def encode_call(call: ProviderCall) -> bytes:
+    """The exact request of an attempt. Plain bytes: the caller seals them before they go anywhere."""
+    return orjson.dumps(call)
+
+
+def decode_call(data: bytes) -> ProviderCall:
+    fields: dict[str, Any] = orjson.loads(data)
+    fields["kind"] = Kind(fields["kind"])
+    fields["capture_method"] = CaptureMethod(fields["capture_method"])
+    return ProviderCall(**fields)

@@ -1,0 +1,390 @@
+"""THE state machine, how facts change a payment and where they are told: `apply`, `fold`.
+
+Room: core. `apply` never refuses: an event is a fact. Whether something may happen is decided in decide.py.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, assert_never
+
+from payment_service.core import events as e
+from payment_service.core.payment import (
+    Attempt,
+    Dispute,
+    Payment,
+    Refund,
+    attempt_of,
+    refund_of,
+    status_of,
+)
+from payment_service.core.terms import (
+    REFUND_OPEN,
+    TAKES_MONEY,
+    AttemptState,
+    CaptureMethod,
+    DisputeState,
+    Kind,
+    RefundStatus,
+    Status,
+    Topic,
+)
+
+
+def _attempt(payment: Payment, number: int, **changes: Any) -> tuple[Attempt, ...]:
+    return tuple(replace(a, **changes) if a.number == number else a for a in payment.attempts)
+
+
+def _refund(payment: Payment, number: int, **changes: Any) -> tuple[Refund, ...]:
+    return tuple(replace(r, **changes) if r.number == number else r for r in payment.refunds)
+
+
+def _started(payment: Payment, event: e.AttemptStarted) -> Payment:
+    was, now = AttemptState.ACTION, AttemptState.SUPERSEDED
+    if event.kind is Kind.VOID:
+        now = AttemptState.DISPLACED
+    earlier = tuple(replace(a, state=now, updated_at_ms=event.at_ms) if a.state is was else a for a in payment.attempts)
+    attempt = Attempt(
+        event.number, event.kind, event.amount_minor, AttemptState.OPEN, event.provider, event.scheduled,
+        event.at_ms, event.at_ms, event.payment_method_id, event.cause,
+    )  # fmt: skip
+    changed = replace(payment, attempts=(*earlier, attempt))
+    if event.by == "order" and event.kind in TAKES_MONEY:
+        changed = replace(changed, order_charged=True)
+    if event.object_id is not None:
+        number = payment.object_number + (payment.object_id != event.object_id)
+        changed = replace(changed, object_id=event.object_id, object_number=number, object_open=True)
+    return changed
+
+
+def _approved(payment: Payment, event: e.AttemptApproved) -> Payment:
+    attempt = attempt_of(payment, event.number)
+    attempts = _attempt(
+        payment, event.number, state=AttemptState.APPROVED, updated_at_ms=event.at_ms,
+        provider_id=event.provider_id or attempt.provider_id,
+    )  # fmt: skip
+    amount = event.amount_minor if event.counted else 0
+    changed = replace(payment, attempts=attempts)
+    match attempt.kind:
+        case Kind.CHARGE:
+            return replace(
+                changed,
+                authorized=payment.authorized + amount,
+                captured=payment.captured + amount,
+                object_open=False,
+                processed_at_ms=event.at_ms,
+            )
+        case Kind.AUTHORIZE:
+            return replace(
+                changed,
+                authorized=payment.authorized + amount,
+                authorization_open=payment.authorization_open + amount,
+                processed_at_ms=event.at_ms,
+            )
+        case Kind.CAPTURE:
+            return replace(
+                changed,
+                captured=payment.captured + amount,
+                authorization_open=0,
+                object_open=False,
+                processed_at_ms=event.at_ms,
+            )
+        case Kind.VOID:
+            closed = tuple(
+                replace(a, state=AttemptState.SUPERSEDED, updated_at_ms=event.at_ms)
+                if a.state is AttemptState.DISPLACED
+                else a
+                for a in attempts
+            )
+            return replace(changed, attempts=closed, authorization_open=0, object_open=False)
+        case Kind.REFUND:
+            raise AssertionError("refunds are not attempts")
+        case _:
+            assert_never(attempt.kind)
+
+
+def _declined(payment: Payment, event: e.AttemptDeclined | e.AttemptNotSent) -> Payment:
+    """A no. A void that was refused gives the displaced attempt back: unknown if the provider refused it
+    (it may have been paid meanwhile), still waiting for the shopper if it was never sent."""
+    attempt = attempt_of(payment, event.number)
+    at_ms = event.at_ms
+    if isinstance(event, e.AttemptDeclined):
+        attempts = _attempt(
+            payment, event.number, state=AttemptState.DECLINED, updated_at_ms=at_ms, code=event.code,
+            message=event.message, decline_code=event.decline_code,
+            provider_id=event.provider_id or attempt.provider_id,
+        )  # fmt: skip
+        restored = AttemptState.UNKNOWN
+    else:
+        attempts = _attempt(payment, event.number, state=AttemptState.NOT_SENT, updated_at_ms=at_ms, code=event.code)
+        restored = AttemptState.ACTION
+    if attempt.kind is Kind.VOID:
+        attempts = tuple(
+            replace(a, state=restored, updated_at_ms=at_ms) if a.state is AttemptState.DISPLACED else a
+            for a in attempts
+        )
+    return replace(payment, attempts=attempts)
+
+
+def _refund_completed(payment: Payment, event: e.RefundCompleted) -> Payment:
+    refund = refund_of(payment, event.number)
+    reserved = refund.amount_minor if refund.status in REFUND_OPEN else 0
+    refunds = _refund(
+        payment, event.number, status=RefundStatus.COMPLETED, amount_minor=event.amount_minor,
+        updated_at_ms=event.at_ms, provider_id=event.provider_id or refund.provider_id,
+    )  # fmt: skip
+    return replace(
+        payment,
+        refunds=refunds,
+        refund_pending=payment.refund_pending - reserved,
+        refunded=payment.refunded + event.amount_minor,
+    )
+
+
+def _refund_ended(payment: Payment, event: e.RefundFailed | e.RefundNotSent) -> Payment:
+    refund = refund_of(payment, event.number)
+    reserved = refund.amount_minor if refund.status in REFUND_OPEN else 0
+    returned = refund.amount_minor if refund.status is RefundStatus.COMPLETED else 0
+    status = RefundStatus.FAILED if isinstance(event, e.RefundFailed) else RefundStatus.CANCELLED
+    refunds = _refund(
+        payment, event.number, status=status,
+        updated_at_ms=event.at_ms, code=event.code,
+        message=event.message if isinstance(event, e.RefundFailed) else None,
+        was_completed=refund.was_completed or returned > 0,
+    )  # fmt: skip
+    return replace(
+        payment,
+        refunds=refunds,
+        refund_pending=payment.refund_pending - reserved,
+        refunded=payment.refunded - returned,
+    )
+
+
+def _external_refund(payment: Payment, event: e.ExternalRefund) -> Payment:
+    refund = Refund(
+        event.number, event.amount_minor, event.status, "provider", False, event.at_ms, event.at_ms,
+        None, {}, provider_id=event.provider_id,
+    )  # fmt: skip
+    pending = event.amount_minor if event.status in REFUND_OPEN else 0
+    done = event.amount_minor if event.status is RefundStatus.COMPLETED else 0
+    return replace(
+        payment,
+        refunds=(*payment.refunds, refund),
+        refund_pending=payment.refund_pending + pending,
+        refunded=payment.refunded + done,
+    )
+
+
+def _dispute(payment: Payment, event: e.DisputeChanged) -> Payment:
+    known = {d.dispute_id: d for d in payment.disputes}
+    opened = known[event.dispute_id].opened_at_ms if event.dispute_id in known else event.at_ms
+    known[event.dispute_id] = Dispute(
+        event.dispute_id, event.state, event.amount_minor, event.reason, opened, event.at_ms
+    )
+    disputed = sum(d.amount_minor for d in known.values() if d.state is not DisputeState.WON)
+    return replace(payment, disputes=tuple(known.values()), disputed=disputed)
+
+
+def _first(payment_id: str, event: e.PaymentCreated | e.CancelledBeforeCreation) -> Payment:
+    if isinstance(event, e.PaymentCreated):
+        return Payment(
+            payment_id, event.order_id, event.user_id, event.amount_minor, event.currency, event.provider,
+            event.payment_method_id, event.capture_method, event.description, event.metadata,
+            event.at_ms, event.at_ms, version=0, unconfirmed=event.unconfirmed,
+        )  # fmt: skip
+    return Payment(
+        payment_id, event.order_id, event.user_id, 0, "", event.provider, None, CaptureMethod.AUTOMATIC,
+        None, {}, event.at_ms, event.at_ms, version=0, known=False, cancelled=True, cancel_final=True,
+    )  # fmt: skip
+
+
+def _confirmed(payment: Payment, event: e.OrderConfirmed) -> Payment:
+    return replace(
+        payment,
+        user_id=event.user_id,
+        amount_minor=event.amount_minor,
+        currency=event.currency,
+        provider=event.provider,
+        payment_method_id=event.payment_method_id,
+        unconfirmed=False,
+        known=True,
+    )
+
+
+def _reopened(payment: Payment, event: e.Reopened) -> Payment:
+    return replace(
+        payment,
+        provider=event.provider,
+        payment_method_id=event.payment_method_id,
+        capture_method=event.capture_method,
+        description=event.description,
+        metadata=event.metadata,
+        cancelled=False,
+        cancel_requested=False,
+        payable_since=len(payment.attempts),
+    )
+
+
+def _evolve_attempts(payment: Payment, event: e.AttemptEvent) -> Payment:
+    match event:
+        case e.AttemptStarted():
+            return _started(payment, event)
+        case e.ObjectCreated():
+            number = payment.object_number + 1
+            return replace(payment, object_id=event.object_id, object_number=number, object_open=True)
+        case e.ActionRequired():
+            attempts = _attempt(
+                payment, event.number, state=AttemptState.ACTION, updated_at_ms=event.at_ms,
+                action_type=event.action_type, action_expires_at_ms=event.expires_at_ms,
+            )  # fmt: skip
+            return replace(payment, attempts=attempts)
+        case e.AttemptPending():
+            attempts = _attempt(
+                payment, event.number, state=AttemptState.OPEN, accepted=True, updated_at_ms=event.at_ms,
+                provider_id=event.provider_id or attempt_of(payment, event.number).provider_id,
+            )  # fmt: skip
+            return replace(payment, attempts=attempts)
+        case e.AttemptApproved():
+            return _approved(payment, event)
+        case e.AttemptDeclined() | e.AttemptNotSent():
+            return _declined(payment, event)
+        case e.AttemptUnknown():
+            attempts = _attempt(
+                payment, event.number, state=AttemptState.UNKNOWN, updated_at_ms=event.at_ms, code=event.code
+            )
+            return replace(payment, attempts=attempts)
+        case _:
+            assert_never(event)
+
+
+def _evolve_refunds(payment: Payment, event: e.RefundEvent) -> Payment:
+    match event:
+        case e.RefundRequested():
+            refund = Refund(
+                event.number, event.amount_minor, RefundStatus.PENDING, event.by, event.scheduled,
+                event.at_ms, event.at_ms, event.reason, event.metadata, event.cause,
+            )  # fmt: skip
+            pending = payment.refund_pending + event.amount_minor
+            return replace(payment, refunds=(*payment.refunds, refund), refund_pending=pending)
+        case e.RefundPending():
+            refunds = _refund(
+                payment, event.number, status=RefundStatus.PROCESSING, updated_at_ms=event.at_ms,
+                provider_id=event.provider_id or refund_of(payment, event.number).provider_id,
+            )  # fmt: skip
+            return replace(payment, refunds=refunds)
+        case e.RefundUnknown():
+            refunds = _refund(
+                payment, event.number, status=RefundStatus.UNKNOWN, updated_at_ms=event.at_ms, code=event.code
+            )
+            return replace(payment, refunds=refunds)
+        case e.RefundCompleted():
+            return _refund_completed(payment, event)
+        case e.RefundFailed() | e.RefundNotSent():
+            return _refund_ended(payment, event)
+        case e.ExternalRefund():
+            return _external_refund(payment, event)
+        case _:
+            assert_never(event)
+
+
+def _evolve_life(payment: Payment, event: e.LifeEvent) -> Payment:
+    match event:
+        case e.PaymentCreated() | e.CancelledBeforeCreation():
+            raise AssertionError("a payment is created once")
+        case e.OrderConfirmed():
+            return _confirmed(payment, event)
+        case e.Reopened():
+            return _reopened(payment, event)
+        case e.AuthorizationExpired():
+            return replace(payment, authorization_open=0, object_open=False, cancelled=True)
+        case e.CancelRequested():
+            final = payment.cancel_final or event.final
+            return replace(payment, cancel_requested=True, cancel_final=final)
+        case e.PaymentCancelled():
+            return replace(payment, cancelled=True, cancel_final=payment.cancel_final or event.final)
+        case e.DisputeChanged():
+            return _dispute(payment, event)
+        case e.Contradicted():
+            return replace(payment, review=_reviewed(payment, "CONTRADICTED"))
+        case e.ReviewFlagged():
+            return replace(payment, review=_reviewed(payment, event.reason))
+        case e.ReviewCleared():
+            return replace(payment, review=())
+        case _:
+            assert_never(event)
+
+
+def _evolve(payment: Payment, event: e.Event) -> Payment:
+    if isinstance(event, e.AttemptEvent):
+        return _evolve_attempts(payment, event)
+    if isinstance(event, e.RefundEvent):
+        return _evolve_refunds(payment, event)
+    return _evolve_life(payment, event)
+
+
+def _reviewed(payment: Payment, reason: str) -> tuple[str, ...]:
+    return payment.review if reason in payment.review else (*payment.review, reason)
+
+
+# --- what follows from a fact ----------------------------------------------------------------------------------
+
+
+def topic_of(before: Payment | None, event: e.Event, after: Payment) -> Topic | None:  # noqa: C901, PLR0911
+    """Where a fact is published, or None for an internal step. `after` need not have its counters yet."""
+    match event:
+        case e.PaymentCreated() | e.Reopened():
+            return Topic.CREATED
+        case e.OrderConfirmed():
+            return Topic.CREATED if event.changed else None
+        case e.AttemptApproved():
+            assert before is not None
+            taken = before.captured == 0 < after.captured
+            authorized = before.authorization_open == 0 < after.authorization_open
+            return Topic.PROCESSED if taken or authorized else None
+        case e.AttemptDeclined():
+            return Topic.FAILED if status_of(after) is Status.FAILED else None
+        case e.ActionRequired():
+            return Topic.REQUIRES_ACTION
+        case e.AttemptUnknown():
+            return Topic.UNKNOWN if status_of(after) is Status.UNKNOWN else None
+        case e.PaymentCancelled():
+            return Topic.CANCELLED if event.announced else None
+        case e.AuthorizationExpired():
+            return Topic.CANCELLED
+        case e.RefundCompleted():
+            return Topic.REFUNDED
+        case e.ExternalRefund():
+            return Topic.REFUNDED if event.status is RefundStatus.COMPLETED else None
+        case e.RefundFailed():
+            return Topic.REFUND_FAILED
+        case e.DisputeChanged():
+            return Topic.DISPUTED
+        case _:
+            return None
+
+
+def apply(payment: Payment | None, event: e.Event, payment_id: str = "") -> tuple[Payment, Topic | None]:
+    """The payment after a fact, and the topic the fact is published to. Never refuses.
+
+    `payment_id` is needed for the first event only.
+    """
+    if payment is None:
+        assert isinstance(event, e.PaymentCreated | e.CancelledBeforeCreation), "the first event creates"
+        changed = _first(payment_id, event)
+    else:
+        changed = _evolve(payment, event)
+    topic = topic_of(payment, event, changed)
+    counted = replace(
+        changed,
+        version=changed.version + 1,
+        sequence=changed.sequence + (topic is not None),
+        updated_at_ms=max(changed.updated_at_ms, event.at_ms),
+    )
+    return counted, topic
+
+
+def fold(payment_id: str, events: Iterable[e.Event]) -> Payment | None:
+    """The payment that a history makes."""
+    payment: Payment | None = None
+    for event in events:
+        payment, _ = apply(payment, event, payment_id)
+    return payment

@@ -1,0 +1,258 @@
+"""The one room behind the four doors: lane -> load -> decide -> commit, and only then does anybody hear of it.
+
+Room: core/use_cases. Awaits on ports only.
+
+- A lane: in one process, commands of one payment run one after another. No lane is held while a provider is asked.
+- A conflict (somebody else committed first) is loaded and decided again, a few rounds.
+- A connection lost during the commit is resolved by version and inbox mark before anyone is answered.
+- A caller that is cancelled or goes away changes nothing: the command runs on in a task of ours.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from payment_service.core.commands import Command, CreatePayment
+from payment_service.core.decide import decide
+from payment_service.core.effects import CallProvider, effects_of
+from payment_service.core.errors import OutcomeUnknown, PaymentError, Unavailable
+from payment_service.core.events import Event
+from payment_service.core.facts import apply
+from payment_service.core.payment import Payment, status_of
+from payment_service.core.ports import (
+    NO_SECRETS,
+    NOT_THERE,
+    Change,
+    Clock,
+    Committed,
+    Eventual,
+    Intent,
+    Loaded,
+    PaymentStore,
+    Secrets,
+    Step,
+)
+from payment_service.core.terms import Status
+from payment_service.core.use_cases.provider_calls import NO_CONTEXT, CallContext, build_call
+
+ROUNDS_MAX = 8
+"""Conflicts in a row before the caller is told to come again."""
+RESOLVE_S = 10.0
+"""How long a commit with a lost connection is looked for before the answer is "unknown" (202)."""
+RESOLVE_DELAY_S = 0.2
+LANE_LENGTH_MAX = 1000
+"""Commands of one payment that may wait in one process; more is refused as busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one command did. `steps` is empty when it was already so, or done before."""
+
+    payment: Payment
+    secrets: Secrets
+    steps: tuple[Step, ...]
+    intents: tuple[Intent, ...] = ()
+    claimed_at: float = 0.0
+    """Monotonic seconds before the commit: the lease of an intent of ours ends no earlier than this plus its length."""
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        return tuple(step.event for step in self.steps)
+
+
+@dataclass(slots=True)
+class _Job:
+    command: Command
+    context: CallContext
+    future: asyncio.Future[Outcome]
+    change: Change | None = None
+    claimed_at: float = 0.0
+    lost: bool = False
+    rounds: int = 0
+
+
+@dataclass(slots=True)
+class Execute:
+    """Carries out commands. `await execute(command)` or, without a task of one's own, `execute.submit(command)`.
+
+    Raises Refused (final), Unavailable (nothing happened), OutcomeUnknown (it may have been committed).
+    """
+
+    store: PaymentStore
+    clock: Clock
+    worker_id: str
+    lease_s: float
+    on_scheduled: Any = None
+    """Called without arguments when an intent was committed that a runner should take."""
+    _lanes: dict[str, deque[_Job]] = field(default_factory=dict)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def __call__(self, command: Command, context: CallContext | None = None) -> Outcome:
+        return await asyncio.shield(self.submit(command, context))
+
+    def submit(self, command: Command, context: CallContext | None = None) -> asyncio.Future[Outcome]:
+        """The outcome as a future. In the order of these calls, per payment."""
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        job = _Job(command, context or NO_CONTEXT, future)
+        lane = self._lanes.get(command.payment_id)
+        if lane is not None:
+            if len(lane) >= LANE_LENGTH_MAX:
+                future.set_exception(Unavailable("too many commands of one payment wait", code="SERVICE_UNAVAILABLE"))
+            else:
+                lane.append(job)
+            return future
+        self._lanes[command.payment_id] = deque([job])
+        self._start(job)
+        return future
+
+    @property
+    def busy(self) -> int:
+        """Payments that have a command under way here."""
+        return len(self._lanes)
+
+    # --- one job ---------------------------------------------------------------------------------------------
+
+    def _start(self, job: _Job) -> None:
+        """An order's creation is almost always the first thing that happens to a payment: it is decided on
+        "not there" at once, without a read and without a task. If that guess was wrong, the commit conflicts."""
+        if isinstance(job.command, CreatePayment) and job.command.by_order:
+            try:
+                submitted = self.store.submit(self._decide(job, NOT_THERE))
+            except PaymentError as error:
+                self._finish(job, error)
+                return
+            submitted.add_done_callback(lambda done: self._first_commit(job, done))
+        else:
+            self._spawn(job)
+
+    def _first_commit(self, job: _Job, done: Eventual[Committed]) -> None:
+        if done.exception() is None and done.result() is Committed.COMMITTED:
+            self._finish(job, self._outcome(job))
+        else:
+            job.lost = done.exception() is None and done.result() is Committed.LOST
+            self._spawn(job, done.exception())
+
+    def _spawn(self, job: _Job, failed: BaseException | None = None) -> None:
+        task = asyncio.get_running_loop().create_task(self._run(job, failed))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _finish(self, job: _Job, result: Outcome | BaseException) -> None:
+        lane = self._lanes[job.command.payment_id]
+        lane.popleft()
+        if lane:
+            self._start(lane[0])
+        else:
+            del self._lanes[job.command.payment_id]
+        if not job.future.done():
+            if isinstance(result, Outcome):
+                job.future.set_result(result)
+            else:
+                job.future.set_exception(result)
+
+    async def _run(self, job: _Job, failed: BaseException | None) -> None:
+        try:
+            if failed is not None:
+                raise failed
+            result: Outcome | BaseException = await self._until_committed(job)
+        except BaseException as error:  # handed to the caller, whatever it is
+            result = error
+        self._finish(job, result)
+
+    async def _until_committed(self, job: _Job) -> Outcome:
+        command = job.command
+        for _ in range(ROUNDS_MAX):
+            loaded = await self._load(job)
+            if job.change is not None and job.lost and _is_ours(job.change, loaded):
+                return self._outcome(job)
+            if loaded.marked:
+                assert loaded.payment is not None, "a mark belongs to a payment"
+                return Outcome(loaded.payment, loaded.secrets, ())
+            change = self._decide(job, loaded)
+            if not change.steps and not (change.command_id and loaded.payment is not None):
+                assert loaded.payment is not None, "without a payment there are facts or a refusal"
+                return Outcome(loaded.payment, loaded.secrets, ())
+            job.lost = False
+            match await self.store.submit(change):
+                case Committed.COMMITTED:
+                    return self._outcome(job)
+                case Committed.LOST:
+                    job.lost = True
+                case Committed.CONFLICT:
+                    pass
+        if job.lost:
+            raise OutcomeUnknown("the connection broke during the commit")
+        raise Unavailable(f"payment {command.payment_id} is busy", retry_after_s=1.0)
+
+    async def _load(self, job: _Job) -> Loaded:
+        """After a lost connection the truth is waited for: an error here would hide what may have happened."""
+        deadline = self.clock.monotonic_s() + RESOLVE_S
+        while True:
+            try:
+                return await self.store.load(job.command.payment_id, job.command.command_id)
+            except Unavailable:
+                if not job.lost:
+                    raise
+                if self.clock.monotonic_s() > deadline:
+                    raise OutcomeUnknown("the connection broke during the commit") from None
+            await asyncio.sleep(RESOLVE_DELAY_S)
+
+    # --- deciding --------------------------------------------------------------------------------------------
+
+    def _decide(self, job: _Job, loaded: Loaded) -> Change:
+        command, payment = job.command, loaded.payment
+        steps: list[Step] = []
+        calls: list[CallProvider] = []
+        for event in decide(payment, command):
+            before = payment
+            payment, topic = apply(payment, event, command.payment_id)
+            sequence = payment.sequence if topic is not None else None
+            steps.append(Step(event, payment.version, sequence, topic, payment))
+            calls += [x for x in effects_of(before, event, payment, topic) if isinstance(x, CallProvider)]
+        secrets = _secrets_after(loaded.secrets, job.context, payment) if steps else None
+        job.claimed_at = self.clock.monotonic_s()
+        intents = tuple(
+            Intent(
+                build_call(payment, call.kind, call.number, job.context, secrets or loaded.secrets),
+                None if call.scheduled else self.worker_id,
+                self.lease_s,
+            )
+            for call in calls
+            if payment is not None
+        )
+        job.change = Change(command.payment_id, command.command_id, loaded, tuple(steps), secrets, intents)
+        return job.change
+
+    def _outcome(self, job: _Job) -> Outcome:
+        change = job.change
+        assert change is not None
+        if self.on_scheduled is not None and any(intent.owner is None for intent in change.intents):
+            self.on_scheduled()
+        payment = change.steps[-1].after if change.steps else change.loaded.payment
+        assert payment is not None
+        secrets = change.loaded.secrets if change.secrets is None else change.secrets
+        return Outcome(payment, secrets, change.steps, change.intents, job.claimed_at)
+
+
+def _is_ours(change: Change, loaded: Loaded) -> bool:
+    """Whether a commit whose connection broke did happen: its last version is there, with our very facts.
+
+    Only the writer of that version could have left exactly this state behind.
+    """
+    return bool(change.steps) and loaded.payment == change.steps[-1].after
+
+
+def _secrets_after(before: Secrets, context: CallContext, payment: Payment | None) -> Secrets | None:
+    """What stays sealed beside the row; None when nothing changes. What is no longer needed is not kept."""
+    assert payment is not None
+    after = before
+    if context.stored_token is not None:
+        after = replace(after, method_token=context.stored_token)
+    if context.next_action is not None:
+        after = replace(after, next_action=context.next_action)
+    if status_of(payment) is not Status.REQUIRES_ACTION and after.next_action is not None:
+        after = replace(after, next_action=None)
+    if payment.captured > 0 or payment.cancelled:
+        after = NO_SECRETS
+    return None if after == before else after

@@ -1,0 +1,64 @@
+"""From a committed intent to the exact request that a provider gets.
+
+Room: core/use_cases. Pure: the same payment and context give the same request, so a retry is the same bytes.
+"""
+
+from dataclasses import dataclass, field
+
+from payment_service.core.payment import Payment, attempt_of, provider_key, refund_of
+from payment_service.core.ports import NO_SECRETS, NextAction, ProviderCall, Secrets
+from payment_service.core.terms import TAKES_MONEY, AttemptState, Kind
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What a command's caller knows that is too secret, or too passing, for the command itself."""
+
+    method_token: str | None = field(default=None, repr=False)
+    """The means of payment for the attempt this command starts."""
+    stored_token: str | None = field(default=None, repr=False)
+    """A one-time token to keep sealed until the payment is processed."""
+    return_url: str | None = None
+    next_action: NextAction | None = field(default=None, repr=False)
+
+
+NO_CONTEXT = CallContext()
+
+
+def _approved_id(payment: Payment, kinds: tuple[Kind, ...]) -> str | None:
+    for attempt in reversed(payment.attempts):
+        if attempt.kind in kinds and attempt.state is AttemptState.APPROVED:
+            return attempt.provider_id
+    return None
+
+
+def build_call(
+    payment: Payment, kind: Kind, number: int, context: CallContext, secrets: Secrets = NO_SECRETS
+) -> ProviderCall:
+    """The request of one attempt or refund."""
+    if kind is Kind.REFUND:
+        refund = refund_of(payment, number)
+        amount, provider = refund.amount_minor, payment.provider
+        charge_id = _approved_id(payment, (Kind.CAPTURE, Kind.CHARGE))
+    else:
+        attempt = attempt_of(payment, number)
+        amount, provider = attempt.amount_minor, attempt.provider
+        charge_id = None if kind in TAKES_MONEY else _approved_id(payment, (Kind.AUTHORIZE,))
+    token = context.method_token or context.stored_token or secrets.method_token
+    return ProviderCall(
+        key=provider_key(payment.payment_id, kind, number),
+        kind=kind,
+        number=number,
+        payment_id=payment.payment_id,
+        order_id=payment.order_id,
+        provider=provider,
+        amount_minor=amount,
+        currency=payment.currency,
+        capture_method=payment.capture_method,
+        object_id=payment.object_id if payment.object_open or kind not in TAKES_MONEY else None,
+        object_key=provider_key(payment.payment_id, "object", payment.object_number + 1),
+        method_token=token if kind in TAKES_MONEY else None,
+        return_url=context.return_url,
+        description=payment.description,
+        charge_id=charge_id,
+    )

@@ -1,0 +1,160 @@
+"""The worker's life: web, executor, effects and publisher first, as plain tasks; then the stream side, started anew
+inside the process when it fails; signals; drain.
+
+Room: root. Faust ends the process when it has no broker (seen); nothing of ours may depend on that, so Faust is a
+guest here: REST takes payments while Kafka is away, also when the worker starts without it.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+
+import structlog
+import uvloop
+from aiohttp import web
+
+from payment_service.adapters.settings import Settings
+from payment_service.app import Services, build_services, create_app, migrate
+from payment_service.web.site import build_site
+
+DRAIN_S = 25.0
+"""SIGTERM to exit is at most 30 s: this for what runs, the rest for closing."""
+CLOSE_S = 4.0
+STREAM_START_S = 60.0
+STREAM_STOP_S = 15.0
+RESTART_DELAY_S_MIN = 1.0
+RESTART_DELAY_S_MAX = 30.0
+STREAM_CRASHES_MAX = 20
+"""Faust leaves about nine tasks behind each crash of a running app: after so many the process ends, and whoever
+supervises it starts a clean one. A start that failed leaves nothing and is not counted."""
+STEADY_S = 300.0
+"""A stream side that ran this long starts with a fresh delay and count."""
+KEEP_ALIVE_S = 75.0
+HOST = "0.0.0.0"  # noqa: S104 - the service is behind a proxy or in a container
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class StreamSide:
+    """Faust's part: one App at a time from `create_app`, on our loop."""
+
+    services: Services
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self) -> None:
+        """Returns when it was stopped, raises when it crashed too often."""
+        delay, crashes = RESTART_DELAY_S_MIN, 0
+        loop = asyncio.get_running_loop()
+        while not self._stopping.is_set():
+            started_at = loop.time()
+            reason, was_running = await self._once()
+            if self._stopping.is_set():
+                return
+            if loop.time() - started_at > STEADY_S:
+                delay, crashes = RESTART_DELAY_S_MIN, 0
+            crashes += was_running
+            if crashes > STREAM_CRASHES_MAX:
+                raise RuntimeError(f"the stream side crashed {crashes} times, last: {reason}")
+            self.services.metrics.count("stream_restarts", reason=reason)
+            _log.warning("stream side starts again", reason=reason, delay_s=delay)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), delay)
+            delay = min(delay * 2, RESTART_DELAY_S_MAX)
+
+    async def _once(self) -> tuple[str, bool]:
+        """One App from start to end: why it ended, and whether it had been running."""
+        app = create_app(self.services)
+        self.services.stream = app
+        running = False
+        try:
+            await self.services.ensure_topics()
+            await asyncio.wait_for(app.start(), STREAM_START_S)
+            running = True
+            stopping = asyncio.ensure_future(self._stopping.wait())
+            crashed = asyncio.ensure_future(app._crashed.wait())
+            await asyncio.wait((stopping, crashed), return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            crashed.cancel()
+            reason = type(app.crash_reason).__name__ if app.crash_reason is not None else "stopped"
+            if app.crash_reason is not None:
+                _log.error("stream side crashed", error=repr(app.crash_reason), exc_info=app.crash_reason)
+        except Exception as error:
+            reason = type(error).__name__
+            _log.warning("stream side did not start", error=repr(error))
+        finally:
+            self.services.stream = None
+            # After a crash Faust's stop raises what it finds half torn down; the App is never used again.
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(app.stop(), STREAM_STOP_S)
+        return reason, running
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+
+@contextlib.asynccontextmanager
+async def serving(services: Services) -> AsyncIterator[None]:
+    """The web server. Started first and stopped last: it answers 503 while the rest drains."""
+    runner = web.AppRunner(
+        build_site(services.web()), access_log=None, handle_signals=False, keepalive_timeout=KEEP_ALIVE_S,
+        shutdown_timeout=CLOSE_S,
+    )  # fmt: skip
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, HOST, services.settings.port, reuse_port=False).start()
+        _log.info("web is up", port=services.settings.port)
+        yield
+    finally:
+        await runner.cleanup()
+
+
+async def run_worker(
+    settings: Settings, on_ready: Callable[[Services], Awaitable[None]] | None = None
+) -> int:
+    """Until a signal, or until something of ours dies. Returns the exit code."""
+    if settings.migrate_on_start:
+        for name in await migrate(settings):
+            _log.info("migrated", file=name)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with build_services(settings) as services, serving(services):
+        streams = StreamSide(services)
+        tasks = {
+            asyncio.create_task(services.effects.run(), name="effects"),
+            asyncio.create_task(services.publisher.run(), name="publisher"),
+            asyncio.create_task(streams.run(), name="streams"),
+        }
+        stopping = asyncio.create_task(stop.wait(), name="signal")
+        if on_ready is not None:
+            await on_ready(services)
+        done, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        code = 0
+        for task in done - {stopping}:
+            error = None if task.cancelled() else task.exception()
+            _log.error("a part of the worker ended", part=task.get_name(), error=repr(error), exc_info=error)
+            code = 1
+        _log.info("draining", seconds=DRAIN_S)
+        services.draining = True
+        streams.stop()
+        await asyncio.wait(
+            {
+                asyncio.create_task(services.effects.stop(DRAIN_S)),
+                *(task for task in tasks if task.get_name() == "streams"),
+            },
+            timeout=DRAIN_S,
+        )
+        await services.publisher.stop()
+        for task in (*tasks, stopping):
+            task.cancel()
+        await asyncio.wait({*tasks, stopping}, timeout=CLOSE_S)
+    return code
+
+
+def run(settings: Settings) -> int:
+    """The worker as a process: on uvloop."""
+    return uvloop.run(run_worker(settings))
