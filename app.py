@@ -7,7 +7,7 @@ from the settings when it is first asked for, and opens nothing.
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +35,7 @@ from payment_service.agents.faust_app import PaymentApp, stream_app
 from payment_service.agents.order_events import OrderEvents
 from payment_service.agents.payment_events import PaymentEvents
 from payment_service.codecs.order_events import OrderRules
-from payment_service.core.errors import PaymentError
+from payment_service.core.errors import PaymentError, Refused
 from payment_service.core.ports import PaymentStore, Provider
 from payment_service.core.use_cases.execute import Execute
 from payment_service.core.use_cases.payment_desk import DeskRules, PaymentDesk
@@ -43,6 +43,8 @@ from payment_service.core.use_cases.perform_effects import Effects
 from payment_service.tables.payments import NAME as PAYMENTS_TABLE
 from payment_service.tables.payments import TOPICS as PUBLISHED_TOPICS
 from payment_service.tables.payments import PaymentsTable
+from payment_service.web.services import Readiness, WebServices
+from payment_service.web.tokens import TokenRules, TokenVerifier, issue_token
 
 APP_NAME = "payment-service"
 SESSION_TIMEOUT_S = 10.0
@@ -87,6 +89,38 @@ class Services:
         if made:
             _log.info("topics made", topics=made)
 
+    def web(self) -> WebServices:
+        token = self.settings.metrics_token
+        return WebServices(
+            self.desk,
+            TokenVerifier(token_rules(self.settings), self.clock),
+            self.readiness,
+            self.metrics.text,
+            self.clock,
+            self.metrics,
+            token.get_secret_value() if token is not None else None,
+        )
+
+    async def readiness(self) -> Readiness:
+        """About REST alone; how the stream side is doing is told beside it."""
+        problem = await self.database_problem()
+        reasons = tuple(reason for reason in (problem, "draining" if self.draining else None) if reason)
+        stream = self.stream
+        details = {
+            "database": problem is None,
+            "broker": self.publisher.connected,
+            "stream": {
+                "running": stream is not None and stream.started and not stream.should_stop,
+                "rebalancing": bool(stream is not None and stream.rebalancing),
+                "recovering": bool(stream is not None and stream.in_recovery),
+            },
+            "providers": {
+                name: "up" if getattr(provider, "available", True) else "degraded"
+                for name, provider in self.providers.items()
+            },
+        }
+        return Readiness(not reasons, self.draining, reasons, details)
+
     async def database_problem(self) -> str | None:
         """Why REST cannot take a payment, or None."""
         try:
@@ -111,6 +145,26 @@ def kafka_client(settings: Settings) -> KafkaClient:
         security.password.get_secret_value() if security.password is not None else None,
         str(security.cafile) if security.cafile is not None else None,
     )
+
+
+def token_rules(settings: Settings) -> TokenRules:
+    return TokenRules(
+        settings.jwt_secret.get_secret_value() if settings.jwt_secret is not None else None,
+        settings.jwt_public_key,
+        settings.jwt_issuer,
+        settings.jwt_audience,
+        settings.internal_tokens,
+    )
+
+
+def make_token(settings: Settings, user_id: str, roles: Sequence[str], ttl_s: int) -> str:
+    """For development and tests. Raises Refused in production, or where a public key verifies tokens."""
+    if settings.is_production:
+        raise Refused("tokens are not issued in production", code="FORBIDDEN")
+    try:
+        return issue_token(token_rules(settings), user_id, roles, now_ms=SystemClock().now_ms(), valid_s=ttl_s)
+    except ValueError as error:
+        raise Refused(str(error), code="FORBIDDEN") from None
 
 
 def default_provider(settings: Settings) -> str:

@@ -15,8 +15,9 @@ import structlog
 import uvloop
 from aiohttp import web
 
+from payment_service.adapters.embedded import EmbeddedServices
 from payment_service.adapters.settings import Settings
-from payment_service.app import Services, build_services, create_app, migrate
+from payment_service.app import Services, build_services, create_app, make_token, migrate
 from payment_service.web.site import build_site
 
 DRAIN_S = 25.0
@@ -32,6 +33,7 @@ supervises it starts a clean one. A start that failed leaves nothing and is not 
 STEADY_S = 300.0
 """A stream side that ran this long starts with a fresh delay and count."""
 KEEP_ALIVE_S = 75.0
+DEMO_TOKEN_S = 24 * 3600
 HOST = "0.0.0.0"  # noqa: S104 - the service is behind a proxy or in a container
 
 _log = structlog.get_logger(__name__)
@@ -158,3 +160,36 @@ async def run_worker(
 def run(settings: Settings) -> int:
     """The worker as a process: on uvloop."""
     return uvloop.run(run_worker(settings))
+
+
+def run_dev(settings: Settings) -> int:
+    """Everything on this machine: embedded broker and PostgreSQL where none is named, migrations, the worker."""
+    return uvloop.run(_dev(settings))
+
+
+async def _dev(settings: Settings) -> int:
+    async with EmbeddedServices(
+        settings.data_dir, broker=settings.embedded_broker, database=settings.embedded_database
+    ) as embedded:
+        pointed = settings.with_services(
+            database_url=embedded.database_url if settings.embedded_database else None,
+            kafka_brokers=embedded.kafka_brokers,
+        )
+        return await run_worker(pointed, _greet)
+
+
+async def _greet(services: Services) -> None:
+    """What somebody who starts this for the first time wants to know."""
+    url = f"http://127.0.0.1:{services.settings.port}"
+    token = make_token(services.settings, "demo-user", [], DEMO_TOKEN_S)
+    print(  # noqa: T201 - for the person at the terminal
+        f"\nThe payment service answers at {url}\n\n"
+        f"A token for the user demo-user (24 h):\n  {token}\n\n"
+        "A first payment:\n"
+        f"  TOKEN={token}\n"
+        f"  curl -s {url}/api/v1/payments -H \"Authorization: Bearer $TOKEN\" "
+        "-H 'Content-Type: application/json' \\\n"
+        '    -d \'{"orderId":"order-1","amount":99.99,"currency":"USD"}\'\n\n'
+        "Ctrl-C stops everything.\n",
+        flush=True,
+    )

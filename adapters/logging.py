@@ -16,6 +16,10 @@ LOUD = {
     "mode": logging.WARNING,
     "asyncio": logging.WARNING,
     "aiohttp.access": logging.WARNING,
+    # Faust logs the life of our subclasses under our modules' names.
+    "payment_service.agents.consumer": logging.WARNING,
+    "payment_service.agents.durable_table": logging.WARNING,
+    "payment_service.agents.faust_app": logging.WARNING,
 }
 """Libraries that log every reconnection and assignment: only what an operator can act on."""
 

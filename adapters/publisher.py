@@ -1,315 +1,298 @@
 """The outbox publisher: committed events to the broker, in order per payment, at least once.
 
-Room: adapters. At most one unacked event of a payment; after a failure nothing later of that payment is sent or
-removed; a row leaves the outbox only after the broker's ack. Lives outside Faust: it works, or waits, whatever the
-stream side does, and a worker that starts without a broker keeps its events in the outbox.
+Room: adapters. What may go when is publish_order.py's; batches and the broker are kafka_sender.py's; shards and rows
+are postgres/outbox.py's. Here they are put together. Lives outside Faust: it works, or waits, whatever the stream side
+does, and a worker that starts without a broker or a database keeps trying while its events wait in the outbox.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Protocol
 
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import (
-    KafkaError,
-    MessageSizeTooLargeError,
-    TopicAuthorizationFailedError,
-    UnknownTopicOrPartitionError,
-)
+import orjson
 
 from payment_service.adapters.kafka_client import KafkaClient
-from payment_service.adapters.postgres.outbox import OutboxConnection
+from payment_service.adapters.kafka_sender import KafkaSender, Message, NeverTaken
+from payment_service.adapters.postgres.outbox import DELETE_ROWS_MAX, OutboxConnection
+from payment_service.adapters.publish_order import ROWS_MAX, PaymentQueue, Place, PublishOrder
 from payment_service.codecs.published import cloud_event_headers
 from payment_service.codecs.times import rfc3339
 from payment_service.core.errors import Unavailable
 from payment_service.core.ports import Metrics, OutboxRow
 from payment_service.core.terms import Topic
 
-ROWS_MAX = 20_000
-"""Rows in memory; what is above stays in the table and is read later."""
-REREAD_S = 1.0
+TICK_S = 1.0
+"""Free shards are tried, and owned ones read, so often: a missed notification is harmless."""
+GAP_S = 0.01
+"""Between two rounds of deletes and reads: what comes meanwhile shares a statement."""
 DEPTH_EVERY_S = 5.0
-DELETE_MAX = 2000
-CONNECT_DELAY_S_MAX = 10.0
-PAUSE_S = 0.5
-"""After a failed send, before the shards are read again."""
+RECONNECT_S = 1.0
 SEND_S = 35.0
-"""Longest wait for one ack of `send`; longer than the producer's own request time-out."""
-DRAIN_S = 5.0
+"""Longest wait for the ack of `send`; longer than the producer's own request time-out."""
+BURY_AT_ONCE = 4
+BURY_DELAY_S_MIN = 0.5
+BURY_DELAY_S_MAX = 30.0
+DRAIN_S = 3.0
 ALIASES = {Topic.PROCESSED.value: "payment.succeeded"}
 
 _log = logging.getLogger(__name__)
 
 
+class KeepsDeadLetters(Protocol):
+    async def keep(
+        self, topic: str, partition: int, offset: int, key: bytes | None, value: bytes | None,
+        headers: tuple[tuple[str, bytes], ...], reason: str, error: str,
+    ) -> None: ...  # fmt: skip
+
+
 class OutboxPublisher:
-    """`offer` is called by the store after each commit of this process; `run` does the rest until cancelled."""
+    """`offer` is called by the store after each commit of this process; `run` does the rest until it is stopped."""
 
     def __init__(
         self, client: KafkaClient, outbox: OutboxConnection, metrics: Metrics, *, topic_prefix: str,
-        aliases: bool = False,
+        aliases: bool = False, rows_max: int = ROWS_MAX,
     ) -> None:  # fmt: skip
-        self._client = client
         self._outbox = outbox
         self._metrics = metrics
         self._prefix = topic_prefix
         self._aliases = ALIASES if aliases else {}
-        self._producer: AIOKafkaProducer | None = None
-        self._lanes: dict[str, deque[OutboxRow]] = {}  # payment -> its rows in order; the first is under way
-        self._ready: deque[OutboxRow] = deque()  # first rows of lanes that wait for their send
-        self._acked: dict[tuple[str, int], None] = {}  # acked and not yet deleted
-        self._last_acked: dict[str, int] = {}
-        self._in_memory = 0
-        self._reread = asyncio.Event()
-        self._send_wake = asyncio.Event()
-        self._delete_wake = asyncio.Event()
+        self._sender = KafkaSender(client, metrics)
+        self._order = PublishOrder(self._hand_over, self._delete_later, self._blocked, rows_max)
+        self._read_room_min = max(1, rows_max // 4)
+        self._acked: deque[tuple[PaymentQueue, OutboxRow]] = deque()
+        self._wanted: set[int] = set()  # shards that have something to read
+        self._again: set[int] = set()  # those that must be read from the start once they are read to the end
+        self._after: dict[int, str] = {}  # where the reading of a shard goes on
+        self._wake = asyncio.Event()
+        self._bury_turn = asyncio.Semaphore(BURY_AT_ONCE)
+        self._group: asyncio.TaskGroup | None = None
+        self._inner: asyncio.Task[None] | None = None
         self._stopping = False
-        self._paused_until = 0.0
-        self._oversized: set[tuple[str, int]] = set()
+        self.dead_letters: KeepsDeadLetters | None = None
+        """Where an event goes that the broker can never take. None: it waits, and what follows it of its payment."""
 
     @property
     def connected(self) -> bool:
         """The producer has reached a broker."""
-        return self._producer is not None
+        return self._sender.connected
 
     def foreign(self, shards: set[int]) -> set[int]:
         """Those whose owner is somebody else and must be woken."""
         return shards - self._outbox.owned
 
     def offer(self, rows: Sequence[tuple[OutboxRow, bool]]) -> None:
-        """Rows that were just committed. A row goes out from memory only when everything older of its payment is
-        known to be sent or queued here; all others are read from the table by the shard's owner."""
-        owned = self._outbox.owned
-        for row, direct in rows:
-            if row.shard not in owned:
-                continue
-            lane = self._lanes.get(row.payment_id)
-            before = lane[-1].sequence if lane else self._last_acked.get(row.payment_id)
-            if self._in_memory < ROWS_MAX and (before == row.sequence - 1 or (direct and lane is None)):
-                self._append(row)
-            else:
-                self._reread.set()
+        """Rows that were just committed, each with: nothing older of its payment waits in the table. Never waits.
 
-    def _append(self, row: OutboxRow) -> None:
-        lane = self._lanes.get(row.payment_id)
-        self._in_memory += 1
-        if lane is not None:
-            lane.append(row)
+        What cannot go out from memory (not our shard, something older unread, no room) is read from the table later.
+        """
+        owned = self._outbox.owned
+        if not owned or self._stopping:
             return
-        self._lanes[row.payment_id] = deque((row,))
-        self._ready.append(row)
-        self._send_wake.set()
+        fates = self._order.add([it for it in rows if it[0].shard in owned])
+        for place in (Place.LEFT, Place.FULL):
+            if place in fates:
+                self._want(fates[place])
+
+    async def send(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
+    ) -> None:
+        """One message of any topic (without prefix), acked. Raises Unavailable, or NeverTaken (too large, invalid)."""
+        await self._sender.send(self._prefix + topic, key, value, headers, SEND_S)
 
     # --- running ---------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Until cancelled. Nothing that goes wrong outside ends it."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._connect())
-            group.create_task(self._own())
-            group.create_task(self._send_ready())
-            group.create_task(self._delete_acked())
+        """Until stopped or cancelled. Nothing that goes wrong outside ends it."""
+        self._inner = asyncio.create_task(self._run())
+        try:
+            await self._inner
+        except asyncio.CancelledError:
+            if not self._inner.cancelled() or not self._stopping:
+                raise
+        finally:
+            await self._outbox.close()
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as self._group:
+            self._group.create_task(self._sender.run())
+            self._group.create_task(self._tend())
 
     async def stop(self) -> None:
         """Sends and deletes what is under way, at most DRAIN_S; what is unacked stays in the table."""
         self._stopping = True
-        deadline = asyncio.get_running_loop().time() + DRAIN_S
-        while (self._lanes or self._acked) and self._producer and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.02)
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            with contextlib.suppress(TimeoutError, KafkaError):
-                await asyncio.wait_for(producer.stop(), DRAIN_S)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + DRAIN_S
+        # Polled: what ends the wait is three things of different owners, and it happens once.
+        while self._order.in_memory and self._sender.connected and loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(GAP_S)
+        if self._inner is not None:
+            self._inner.cancel()
+            await asyncio.wait([self._inner])
         await self._outbox.close()
 
-    async def _connect(self) -> None:
-        """Once connected, aiokafka reconnects by itself."""
-        delay = 0.5
-        while self._producer is None:
-            producer = AIOKafkaProducer(**self._client.producer_options())
-            try:
-                await producer.start()
-            except (KafkaError, OSError) as error:
-                self._metrics.count("publisher_failures", reason=type(error).__name__)
-                with contextlib.suppress(KafkaError, OSError):
-                    await producer.stop()
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, CONNECT_DELAY_S_MAX)
-            except BaseException:
-                await producer.stop()
-                raise
-            else:
-                self._producer = producer
-        self._send_wake.set()
-
-    async def _own(self) -> None:
-        """Keep the lock connection, own a fair share of the shards, read what is not in memory."""
-        loop = asyncio.get_running_loop()
-        depth_at = 0.0
+    async def _tend(self) -> None:
+        """The one task that asks the database, so that a delete never falls between a read and what is made of it."""
         while True:
+            listening: asyncio.Task[None] | None = None
             try:
-                if self._outbox.lost.is_set() or not self._outbox.owned:
-                    await self._outbox.open()
-                listening = asyncio.ensure_future(self._listen())
-                try:
-                    while True:
-                        gained, given = await self._outbox.balance()
-                        if given:
-                            self._forget(given)
-                        if loop.time() >= depth_at:
-                            depth_at = loop.time() + DEPTH_EVERY_S
-                            count, age_s = await self._outbox.depth()
-                            self._metrics.gauge("outbox_depth", count)
-                            self._metrics.gauge("outbox_age_s", age_s)
-                        self._reread.clear()
-                        await self._read_all()
-                        with contextlib.suppress(TimeoutError):
-                            await asyncio.wait_for(self._reread.wait(), REREAD_S)
-                        if loop.time() < self._paused_until:
-                            await asyncio.sleep(self._paused_until - loop.time())
-                finally:
+                await self._outbox.open()
+                listening = asyncio.create_task(self._listen())
+                await self._rounds()
+            except Unavailable as error:
+                self._metrics.count("publisher_failures", reason="outbox_connection")
+                _log.warning("outbox not owned: %s", error.message)
+            finally:
+                if listening is not None:
                     listening.cancel()
-            except Unavailable:
-                self._metrics.count("publisher_failures", reason="outbox connection")
-                self._forget(None)
-                await asyncio.sleep(REREAD_S)
+                self._disown()
+            await asyncio.sleep(RECONNECT_S)
+
+    async def _rounds(self) -> None:
+        loop = asyncio.get_running_loop()
+        tick_at = depth_at = 0.0
+        await self._delete_acked()  # of an earlier connection, before anything is read again
+        while True:
+            self._wake.clear()
+            if loop.time() >= tick_at:
+                tick_at = loop.time() + TICK_S
+                loop.call_at(tick_at, self._wake.set)
+                await self._tick()
+            await self._delete_acked()
+            await self._read_wanted()
+            if loop.time() >= depth_at:
+                depth_at = loop.time() + DEPTH_EVERY_S
+                count, age_s = await self._outbox.depth()
+                self._metrics.gauge("outbox_depth", count)
+                self._metrics.gauge("outbox_age_s", age_s)
+            await self._wake.wait()
+            await asyncio.sleep(GAP_S)
+
+    async def _tick(self) -> None:
+        let_go = await self._outbox.tick(self._order.busy)
+        self._order.abandon(let_go)
+        self._want(self._outbox.owned)
 
     async def _listen(self) -> None:
-        with contextlib.suppress(Unavailable):
+        try:
             while True:
-                await self._outbox.notified()
-                self._reread.set()
+                self._want(await self._outbox.notified())
+        except Unavailable:
+            self._disown()
+            self._wake.set()
 
-    async def _read_all(self) -> None:
-        """Rows of our shards that are not in memory, in order, page by page, while there is room."""
-        after = ("", 0)
-        held_back: set[str] = set()
-        while self._in_memory < ROWS_MAX and self._producer is not None and not self._stopping:
-            shards = sorted(self._outbox.owned)
-            rows = await self._outbox.read(shards, after) if shards else []
-            for row in rows:
-                if row.shard not in self._outbox.owned or row.payment_id in held_back:
-                    continue
-                lane = self._lanes.get(row.payment_id)
-                acked = self._last_acked.get(row.payment_id, 0)
-                last = lane[-1].sequence if lane else acked
-                if (row.payment_id, row.sequence) in self._oversized:
-                    held_back.add(row.payment_id)
-                elif row.sequence > last:
-                    self._append(row)
-            if not rows:
-                return
-            after = (rows[-1].payment_id, rows[-1].sequence)
+    def _disown(self) -> None:
+        """The connection is lost, and with it every shard: nothing further goes out from memory."""
+        self._order.abandon_all()
+        self._wanted.clear()
+        self._again.clear()
+        self._after.clear()
 
-    def _forget(self, shards: set[int] | None) -> None:
-        """Not ours any more: send nothing further of them. What is under way may still be acked; the new owner sends
-        it again, which a consumer recognises by its id."""
-        for payment_id in list(self._lanes):
-            lane = self._lanes[payment_id]
-            if shards is None or lane[0].shard in shards:
-                self._in_memory -= len(lane)
-                del self._lanes[payment_id]
-        self._ready = deque(row for row in self._ready if row.payment_id in self._lanes)
-        if shards is None:
-            self._acked.clear()
-            self._last_acked.clear()
+    # --- rows ------------------------------------------------------------------------------------------------
 
-    # --- sending ---------------------------------------------------------------------------------------------
+    def _want(self, shards: Iterable[int]) -> None:
+        for shard in shards:
+            if self._after.get(shard):
+                self._again.add(shard)
+            self._wanted.add(shard)
+        self._wake.set()
 
-    async def _send_ready(self) -> None:
-        while True:
-            await self._send_wake.wait()
-            self._send_wake.clear()
-            while self._ready and self._producer is not None:
-                row = self._ready.popleft()
-                try:
-                    await self._send_row(row)
-                except (KafkaError, OSError) as error:
-                    self._failed(row, error)
-
-    async def _send_row(self, row: OutboxRow) -> None:
-        producer = self._producer
-        assert producer is not None
-        key = row.payment_id.encode()
-        if row.topic in self._aliases:
-            alias = self._aliases[row.topic]
-            value = row.value.replace(f'"eventType":"{row.topic}"'.encode(), f'"eventType":"{alias}"'.encode(), 1)
-            headers = self._headers(alias, row)
-            await (await producer.send(self._prefix + alias, value, key, headers=headers))
-        sent = await producer.send(self._prefix + row.topic, row.value, key, headers=self._headers(row.topic, row))
-        sent.add_done_callback(lambda done: self._answered(row, done))
-
-    def _headers(self, topic: str, row: OutboxRow) -> list[tuple[str, bytes]]:
-        return cloud_event_headers(topic, row.payment_id, row.sequence, rfc3339(row.at_ms), row.traceparent)
-
-    def _answered(self, row: OutboxRow, done: "asyncio.Future[object]") -> None:
-        if done.cancelled():
-            self._failed(row, None)
+    async def _read_wanted(self) -> None:
+        """A page of each shard that has something to read and is ours, while there is room."""
+        if self._stopping or not self._sender.connected or self._order.room < self._read_room_min:
             return
-        error = done.exception()
-        if error is not None:
-            self._failed(row, error)
+        wanted = self._wanted & self._outbox.owned
+        self._wanted = wanted
+        if not wanted:
             return
-        self._metrics.count("events_published", topic=row.topic)
-        lane = self._lanes.get(row.payment_id)
-        if lane is None or lane[0] is not row:
-            return  # not ours any more: the new owner settles it
-        lane.popleft()
-        self._in_memory -= 1
-        self._acked[(row.payment_id, row.sequence)] = None
-        self._last_acked[row.payment_id] = row.sequence
-        self._delete_wake.set()
-        if lane:
-            self._ready.append(lane[0])
-            self._send_wake.set()
+        after = {shard: self._after.get(shard, "") for shard in sorted(wanted)}
+        self._again -= {shard for shard, payment in after.items() if not payment}
+        rows, page = await self._outbox.read(after)
+        owned = self._outbox.owned
+        rows = [row for row in rows if row.shard in owned]
+        fates = self._order.add([(row, True) for row in rows])
+        taken, full = fates.get(Place.TAKEN, ()), fates.get(Place.FULL, ())
+        pages: dict[int, list[OutboxRow]] = {shard: [] for shard in after}
+        for row in rows:
+            pages[row.shard].append(row)
+        for shard, page_rows in pages.items():
+            if shard not in full:
+                self._turn_page(shard, page_rows, page, progress=shard in taken)
+        if self._wanted and taken:
+            self._wake.set()
+
+    def _turn_page(self, shard: int, rows: list[OutboxRow], page: int, *, progress: bool) -> None:
+        if len(rows) >= page:
+            self._after[shard] = rows[-1].payment_id
+            self._again.add(shard)  # the last payment may have more rows than were read
+            if not progress:
+                self._wanted.discard(shard)  # nothing here may go now: on with the next tick, not at once
+            return
+        self._after.pop(shard, None)
+        if shard in self._again and progress:
+            self._again.discard(shard)
         else:
-            del self._lanes[row.payment_id]
+            self._wanted.discard(shard)
 
-    def _failed(self, row: OutboxRow, error: BaseException | None) -> None:
-        """Nothing later of this payment goes out: its lane is dropped and read again from the table."""
-        reason = type(error).__name__
-        self._metrics.count("publisher_failures", reason=reason)
-        if isinstance(error, TopicAuthorizationFailedError | UnknownTopicOrPartitionError):
-            _log.error("events wait: topic %s%s cannot be written: %s", self._prefix, row.topic, reason)
-        elif isinstance(error, MessageSizeTooLargeError):
-            # Our events are a few hundred bytes: one that does not fit is a bug, and everything after it waits.
-            _log.error("event %s/%d does not fit a message", row.payment_id, row.sequence)
-            self._oversized.add((row.payment_id, row.sequence))
-        lane = self._lanes.get(row.payment_id)
-        if lane is not None and lane[0] is row:
-            self._in_memory -= len(lane)
-            del self._lanes[row.payment_id]
-        self._paused_until = asyncio.get_running_loop().time() + PAUSE_S
-        self._reread.set()
+    def _delete_later(self, queue: PaymentQueue, row: OutboxRow) -> None:
+        self._acked.append((queue, row))
+        self._wake.set()
 
     async def _delete_acked(self) -> None:
-        """Batched by what gathers while one delete runs."""
-        while True:
-            await self._delete_wake.wait()
-            self._delete_wake.clear()
-            while self._acked:
-                rows = list(self._acked)[:DELETE_MAX]
+        while self._acked:
+            some = list(islice(self._acked, DELETE_ROWS_MAX))
+            await self._outbox.delete([(row.payment_id, row.sequence) for _, row in some])
+            for queue, _ in some:
+                self._acked.popleft()
+                self._order.deleted(queue)
+
+    # --- messages --------------------------------------------------------------------------------------------
+
+    def _blocked(self, topic: str) -> bool:
+        return bool(self._sender.blocked) and self._prefix + topic in self._sender.blocked
+
+    def _hand_over(self, queue: PaymentQueue, row: OutboxRow) -> None:
+        self._put(queue, row, row.topic, row.value)
+
+    def _put(self, queue: PaymentQueue, row: OutboxRow, topic: str, value: bytes) -> None:
+        headers = cloud_event_headers(topic, row.payment_id, row.sequence, rfc3339(row.at_ms), row.traceparent)
+        key = row.payment_id.encode()
+        self._sender.put(Message(self._prefix + topic, key, value, headers, queue, self._settled, row))
+
+    def _settled(self, message: Message, error: NeverTaken | None) -> None:
+        queue, row = message.holder, message.about
+        assert isinstance(queue, PaymentQueue)
+        if error is not None:
+            _log.error(
+                "event can never be sent payment_id=%s sequence=%d topic=%s bytes=%d error=%s",
+                row.payment_id, row.sequence, message.topic, message.size, error,
+            )  # fmt: skip
+            assert self._group is not None
+            self._group.create_task(self._bury(message, queue, str(error)))
+        elif row.topic in self._aliases and message.topic == self._prefix + row.topic:
+            alias = self._aliases[row.topic]
+            self._put(queue, row, alias, orjson.dumps(orjson.loads(row.value) | {"eventType": alias}))
+        else:
+            self._order.acked(queue)
+
+    async def _bury(self, message: Message, queue: PaymentQueue, error: str) -> None:
+        """Into the dead letters, then its row may go. The outbox has no partition: -1, with the sequence as offset."""
+        delay_s = BURY_DELAY_S_MIN
+        row = message.about
+        while not queue.abandoned:
+            if self.dead_letters is not None:
                 try:
-                    await self._outbox.delete(rows)
-                except Unavailable:
-                    break  # ownership is over; whoever owns them next sends them again
-                for row in rows:
-                    self._acked.pop(row, None)
-                    if self._last_acked.get(row[0]) == row[1]:
-                        del self._last_acked[row[0]]
-
-    # --- for others ------------------------------------------------------------------------------------------
-
-    async def send(self, topic: str, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]]) -> None:
-        """One message of any topic (without prefix), acked. Raises Unavailable, or MessageSizeTooLargeError."""
-        producer = self._producer
-        if producer is None:
-            raise Unavailable("the broker is away")
-        try:
-            async with asyncio.timeout(SEND_S):
-                await (await producer.send(self._prefix + topic, value, key, headers=headers))
-        except MessageSizeTooLargeError:
-            raise
-        except (KafkaError, OSError, TimeoutError) as error:
-            raise Unavailable(f"the broker did not take it: {type(error).__name__}") from None
+                    async with self._bury_turn:
+                        await self.dead_letters.keep(
+                            message.topic, -1, row.sequence, message.key, message.value, tuple(message.headers),
+                            "NEVER_TAKEN", error,
+                        )  # fmt: skip
+                    break
+                except Unavailable as away:
+                    _log.warning("dead letters are away: %s", away.message)
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, BURY_DELAY_S_MAX)
+        if not queue.abandoned:
+            self._order.acked(queue)

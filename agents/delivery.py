@@ -204,7 +204,7 @@ class Delivery:
         try:
             work = self._handler.plan(record)
         except (Malformed, Refused) as exc:
-            item = InFlight(self._on_answer, part, record, (record.topic, record.partition, record.offset))
+            item = InFlight(self._on_answer, part, record, record.place)
             item.refusal = exc
         except Exception as exc:
             self._fail(exc)
@@ -300,8 +300,7 @@ class Delivery:
         """Free its place, and give its lane to the next."""
         self._metrics.counted(self.name, outcome)
         if outcome is DEAD:
-            it = item.record
-            _log.warning("dead letter: %s-%d@%d %r", it.topic, it.partition, it.offset, item.refusal)
+            _log.warning("dead letter: %s-%d@%d %r", *item.record.place, item.refusal)
         self._in_flight -= 1
         item.part.in_flight -= 1
         behind = item.waiting
@@ -316,6 +315,7 @@ class Delivery:
 
     def _fail(self, error: BaseException) -> None:
         """A bug: start nothing more, finish nothing of it, and end the stream side loudly."""
+        _log.error("%s crashes the stream side", self.name, exc_info=error)
         if self._failed is None:
             self._failed = error
             self._metrics.counted(self.name, CRASHED)
@@ -389,11 +389,7 @@ class Delivery:
         window = sum(len(part.window) for part in parts)
         backlog = sum(len(part.backlog) for part in parts)
         self._metrics.observed(
-            self.name,
-            in_flight=self._in_flight,
-            window=window,
-            backlog=backlog,
-            oldest_age_s=oldest / 1000,
+            self.name, in_flight=self._in_flight, window=window, backlog=backlog, oldest_age_s=oldest / 1000
         )
         stuck = (min(part.window.stuck_ms(now), now - part.retried_at_ms) for part in parts)
         return max(stuck, default=0) / 1000

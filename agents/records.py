@@ -25,6 +25,10 @@ class Record:
     headers: tuple[tuple[str, bytes], ...]
     timestamp_ms: int
 
+    @property
+    def place(self) -> tuple[str, int, int]:
+        return self.topic, self.partition, self.offset
+
 
 def record_of(it: Any) -> Record:
     """From aiokafka's record."""

@@ -83,7 +83,7 @@ def _details(step: Step, payment: Payment) -> dict[str, Any]:
         case e.AttemptDeclined():
             declined = last_decline(payment) or attempt_of(payment, event.number)
             return {"error": declined.code, "reason": declined.decline_code or declined.code}
-        case e.AttemptUnknown():
+        case e.AttemptUnknown() | e.AttemptNotSent():
             return {"error": event.code}
         case e.PaymentCancelled():
             return {"reason": event.reason} if event.reason is not None else {}

@@ -10,7 +10,7 @@ import orjson
 from payment_service.core.errors import Malformed
 from payment_service.core.payment import Attempt, Dispute, Payment, Refund
 from payment_service.core.ports import NextAction, ProviderCall, Secrets
-from payment_service.core.terms import AttemptState, CaptureMethod, DisputeState, Kind, RefundStatus
+from payment_service.core.terms import AttemptState, CaptureMethod, DisputeState, Kind, RefundStatus, Status
 
 
 def encode_state(payment: Payment) -> bytes:
@@ -26,6 +26,8 @@ def decode_state(data: bytes | str) -> Payment:
         fields["refunds"] = tuple(_refund(r) for r in fields["refunds"])
         fields["disputes"] = tuple(_dispute(d) for d in fields["disputes"])
         fields["review"] = tuple(fields["review"])
+        if fields.get("told") is not None:
+            fields["told"] = Status(fields["told"])
         return Payment(**fields)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise Malformed(f"stored state cannot be read: {type(error).__name__}") from None

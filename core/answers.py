@@ -12,15 +12,13 @@ from payment_service.core import commands as c
 from payment_service.core import events as e
 from payment_service.core.errors import Refused
 from payment_service.core.facts import apply
+from payment_service.core.follow_up import cancel_follow_up, flag_once
 from payment_service.core.payment import (
-    ATTEMPTS_MAX,
     Attempt,
     Payment,
     Refund,
-    attempt_in_the_way,
     attempt_of,
     refund_of,
-    refundable,
 )
 from payment_service.core.terms import (
     REFUND_OPEN,
@@ -45,22 +43,34 @@ def decide_answer(payment: Payment, command: c.RecordAnswer) -> list[e.Event]:
         if attempt.kind is not command.kind:
             raise Refused("the attempt is of another kind", code="NOT_FOUND")
         events = _attempt_answer(payment, attempt, command)
-    if not events:
-        return []
-    events += [
-        e.ReviewFlagged(command.at_ms, "provider", reason)
-        for reason in _review_reasons(payment, command)
-        if reason not in payment.review
+    # A repeated answer changes nothing, but what its reader found odd about it is kept.
+    reasons = _review_reasons(payment, command) if events else command.review
+    flags: list[e.Event] = [
+        e.ReviewFlagged(command.at_ms, "provider", reason) for reason in reasons if reason not in payment.review
     ]
+    if not events:
+        return flags
     after = payment
-    for event in events:
+    for event in [*events, *flags]:
         after, _ = apply(after, event)
-    return [*events, *cancel_follow_up(after, command.at_ms, answered=command)]
+    if after.captured > max(payment.captured, payment.amount_minor):
+        flags += flag_once(after, command.at_ms, "CAPTURED_EXCEEDS", by="provider")
+    return [*events, *flags, *cancel_follow_up(after, command.at_ms, answered=command)]
 
 
 def _review_reasons(payment: Payment, command: c.RecordAnswer) -> list[str]:
     reasons = list(command.review)
-    if command.verdict is not Verdict.APPROVED or command.kind is Kind.VOID:
+    if command.verdict is not Verdict.APPROVED:
+        return reasons
+    if command.kind is Kind.VOID:
+        void = attempt_of(payment, command.number)
+        if any(
+            a.kind in (Kind.CHARGE, Kind.CAPTURE)
+            and a.state is AttemptState.APPROVED
+            and a.object_number == void.object_number
+            for a in payment.attempts
+        ):
+            reasons.append("VOIDED_AND_CAPTURED")
         return reasons
     if command.currency is not None and command.currency != payment.currency:
         reasons.append("CURRENCY_DIFFERS")
@@ -73,10 +83,10 @@ def _review_reasons(payment: Payment, command: c.RecordAnswer) -> list[str]:
 
 
 def _moved(payment: Payment, command: c.RecordAnswer, asked: int) -> int:
-    """What the provider says it moved. In another currency the number would mean nothing here: what was asked
-    is taken, and the payment is flagged."""
+    """What the provider says it moved. In another currency, or when it says yes to nothing, the number would mean
+    nothing here: what was asked is taken, and the payment is flagged."""
     same_currency = command.currency is None or command.currency == payment.currency
-    return command.amount_minor if command.amount_minor is not None and same_currency else asked
+    return command.amount_minor if command.amount_minor and same_currency else asked
 
 
 def _attempt_answer(payment: Payment, attempt: Attempt, command: c.RecordAnswer) -> list[e.Event]:
@@ -91,7 +101,7 @@ def _attempt_answer(payment: Payment, attempt: Attempt, command: c.RecordAnswer)
                 return []  # the void in flight settles it
             return [_decline(attempt, command)]
         case Verdict.NOT_SENT:
-            if state is AttemptState.OPEN and not attempt.accepted or source is Source.OPERATOR:
+            if (state is AttemptState.OPEN and not attempt.accepted) or source is Source.OPERATOR:
                 return [e.AttemptNotSent(at_ms, number, source, command.code)]
             return []  # what may have been sent cannot become "not sent" by anybody's word but a person's
         case Verdict.PENDING:
@@ -109,19 +119,28 @@ def _attempt_answer(payment: Payment, attempt: Attempt, command: c.RecordAnswer)
 def _decline(attempt: Attempt, command: c.RecordAnswer) -> e.AttemptDeclined:
     return e.AttemptDeclined(
         command.at_ms, attempt.number, command.source, command.code, command.message, command.decline_code,
-        command.provider_id,
+        command.provider_id, command.object_closed,
     )  # fmt: skip
 
 
+def _counts(payment: Payment, attempt: Attempt, command: c.RecordAnswer) -> bool:
+    """One movement of money can be reported for two attempts that confirm the same object: count it once."""
+    provider_id = command.provider_id or attempt.provider_id
+    for other in payment.attempts:
+        if other.number == attempt.number or other.kind is not attempt.kind or other.state is not AttemptState.APPROVED:
+            continue
+        if provider_id is not None and other.provider_id is not None:
+            if provider_id == other.provider_id:
+                return False
+        elif attempt.object_number and attempt.object_number == other.object_number:
+            return False  # an object moves money once; without both ids nothing says that it was twice
+    return True
+
+
 def _approval(payment: Payment, attempt: Attempt, command: c.RecordAnswer) -> list[e.Event]:
-    # One movement of money can be reported for two attempts that confirm the same object: count it once.
-    counted = command.provider_id is None or not any(
-        a.provider_id == command.provider_id and a.state is AttemptState.APPROVED and a.kind is attempt.kind
-        for a in payment.attempts
-    )
     approved = e.AttemptApproved(
         command.at_ms, attempt.number, command.source, command.provider_id,
-        _moved(payment, command, attempt.amount_minor), counted,
+        _moved(payment, command, attempt.amount_minor), _counts(payment, attempt, command),
     )  # fmt: skip
     if attempt.kind is not Kind.VOID or attempt.cause != "ACTION_EXPIRED" or payment.cancel_requested:
         return [approved]
@@ -147,10 +166,8 @@ def _late_answer(payment: Payment, attempt: Attempt, command: c.RecordAnswer) ->
     contradicted = e.Contradicted(
         command.at_ms, f"attempt:{attempt.number}", state.value, verdict.value, command.source
     )
-    if verdict is Verdict.DECLINED:
-        return [contradicted]
-    if attempt.kind is Kind.VOID:
-        return [contradicted] if payment.captured > 0 else [contradicted, *_approval(payment, attempt, command)]
+    if verdict is Verdict.DECLINED or (attempt.kind is Kind.VOID and payment.captured > 0):
+        return [] if attempt.contradicted_by == verdict.value else [contradicted]
     return [contradicted, *_approval(payment, attempt, command)]
 
 
@@ -162,16 +179,22 @@ def _refund_answer(payment: Payment, refund: Refund, command: c.RecordAnswer) ->
             if refund.status is RefundStatus.COMPLETED:
                 return []
             completed = e.RefundCompleted(
-                at_ms, number, source, command.provider_id, _moved(payment, command, refund.amount_minor)
-            )
+                at_ms, number, source, command.provider_id, _moved(payment, command, refund.amount_minor),
+                counted=not _twins(payment, refund, command),
+            )  # fmt: skip
             if is_open:
                 return [completed]
             contradicted = e.Contradicted(at_ms, f"refund:{number}", refund.status.value, "APPROVED", source)
-            return [contradicted] if refund.was_completed else [contradicted, completed]
+            if refund.was_completed:
+                return [] if refund.contradicted_by == "APPROVED" else [contradicted]
+            return [contradicted, completed]
         case Verdict.DECLINED:
             if refund.status in (RefundStatus.FAILED, RefundStatus.CANCELLED):
                 return []
-            return [e.RefundFailed(at_ms, number, source, command.code, command.message, command.provider_id)]
+            return [
+                e.RefundFailed(at_ms, failed, source, command.code, command.message, command.provider_id)
+                for failed in (number, *_twins(payment, refund, command))
+            ]
         case Verdict.NOT_SENT:
             if refund.status is RefundStatus.PENDING or (is_open and source is Source.OPERATOR):
                 return [e.RefundNotSent(at_ms, number, source, command.code)]
@@ -188,42 +211,17 @@ def _refund_answer(payment: Payment, refund: Refund, command: c.RecordAnswer) ->
             assert_never(command.verdict)
 
 
-def start_void(payment: Payment, at_ms: int, by: str, cause: str) -> e.AttemptStarted:
-    """Cancel the provider object. Always scheduled: whoever asked need not wait, and it is retried until done."""
-    amount = payment.authorization_open or payment.amount_minor
-    return e.AttemptStarted(
-        at_ms, by, len(payment.attempts) + 1, Kind.VOID, amount, payment.provider, None, True, cause
-    )
-
-
-def cancel_follow_up(payment: Payment, at_ms: int, answered: c.RecordAnswer | None = None) -> list[e.Event]:
-    """What a wanted cancellation does now that the truth has landed: refund, void, or simply cancelled.
-
-    Also for money that lands on a payment that was cancelled already. A void or refund of ours that failed is
-    not repeated by itself: a person is asked, so that nothing loops.
-    """
-    if not (payment.cancel_requested or payment.cancelled) or attempt_in_the_way(payment) is not None:
-        return []
-    no = answered is not None and answered.verdict in (Verdict.DECLINED, Verdict.NOT_SENT)
-    if answered is not None and answered.kind is Kind.REFUND:
-        return _flag_once(payment, at_ms, "CANCEL_REFUND_FAILED") if no else []
-    if payment.captured > 0:
-        left = refundable(payment)
-        if left == 0:
-            return []
-        number = len(payment.refunds) + 1
-        return [e.RefundRequested(at_ms, "system", number, left, "the order was cancelled", {}, True, "CANCEL")]
-    if payment.object_open or payment.authorization_open > 0:
-        if len(payment.attempts) >= ATTEMPTS_MAX or (no and answered is not None and answered.kind is Kind.VOID):
-            return _flag_once(payment, at_ms, "CANCEL_VOID_FAILED")
-        return [start_void(payment, at_ms, "system", "CANCEL")]
-    if payment.cancelled:
-        return []
-    return [e.PaymentCancelled(at_ms, "system", "cancelled as requested", payment.cancel_final)]
-
-
-def _flag_once(payment: Payment, at_ms: int, reason: str) -> list[e.Event]:
-    return [] if reason in payment.review else [e.ReviewFlagged(at_ms, "system", reason)]
+def _twins(payment: Payment, refund: Refund, command: c.RecordAnswer) -> list[int]:
+    """Completed refunds that are the same movement of money: first heard of as made beside us, then as ours."""
+    provider_id = command.provider_id or refund.provider_id
+    return [
+        r.number
+        for r in payment.refunds
+        if provider_id is not None
+        and r.number != refund.number
+        and r.provider_id == provider_id
+        and r.status is RefundStatus.COMPLETED
+    ]
 
 
 def decide_external_refund(payment: Payment, command: c.RecordExternalRefund) -> list[e.Event]:
@@ -243,5 +241,5 @@ def decide_external_refund(payment: Payment, command: c.RecordExternalRefund) ->
     )
     after, _ = apply(payment, refund)
     if after.refunded + after.refund_pending > after.captured:
-        return [refund, *_flag_once(payment, command.at_ms, "REFUND_EXCEEDS")]
+        return [refund, *flag_once(payment, command.at_ms, "REFUND_EXCEEDS")]
     return [refund]

@@ -134,6 +134,8 @@ class RecordAnswer:
     decline_code: str | None = None
     review: tuple[str, ...] = ()
     """Reasons for a person to look, found by whoever read the answer (e.g. another account)."""
+    object_closed: bool = False
+    """With DECLINED: the provider object is over for good, nothing can be confirmed or paid with it any more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,13 @@ from typing import assert_never
 
 from payment_service.core import commands as c
 from payment_service.core import events as e
-from payment_service.core.answers import (
-    cancel_follow_up,
-    decide_answer,
-    decide_external_refund,
-    start_void,
-)
+from payment_service.core.answers import decide_answer, decide_external_refund
 from payment_service.core.errors import Refused
 from payment_service.core.facts import apply
+from payment_service.core.follow_up import cancel_follow_up, flag_once, may_void, start_void
 from payment_service.core.payment import (
     ATTEMPTS_MAX,
+    CLOSING_ATTEMPTS,
     REFUNDS_MAX,
     Attempt,
     Payment,
@@ -46,7 +43,9 @@ def decide(payment: Payment | None, command: c.Command) -> list[e.Event]:
     owner = getattr(command, "owner", None)
     if owner is not None and owner != payment.user_id:
         raise not_found()
-    if not payment.known and not isinstance(command, c.CreatePayment | c.Cancel):
+    if not payment.known and not (
+        isinstance(command, c.CreatePayment) or (isinstance(command, c.Cancel) and command.by_order)
+    ):
         raise not_found()
     match command:
         case c.CreatePayment():
@@ -68,9 +67,7 @@ def decide(payment: Payment | None, command: c.Command) -> list[e.Event]:
         case c.RecordDispute():
             return _record_dispute(payment, command)
         case c.FlagReview():
-            if command.reason in payment.review:
-                return []
-            return [e.ReviewFlagged(command.at_ms, command.by, command.reason)]
+            return flag_once(payment, command.at_ms, command.reason, command.by)
         case c.ClearReview():
             return [e.ReviewCleared(command.at_ms, command.by, command.reason)] if payment.review else []
         case _:
@@ -109,13 +106,16 @@ def _create_again(payment: Payment, command: c.CreatePayment) -> list[e.Event]:
     """The same order again, by REST: the same payment, or a conflict; after a shopper's cancel it opens again."""
     if not payment.known or payment.cancel_final:
         raise Refused("the order was cancelled", code="INVALID_STATE")
-    if payment.user_id != command.user_id:
-        raise Refused("the order has a payment already", code="PAYMENT_EXISTS")
-    if (payment.amount_minor, payment.currency) != (command.amount_minor, command.currency):
+    differs = _differs(payment, command)
+    # The order service has just said whose order it is: nobody keeps an order by having asked first.
+    decides = payment.unconfirmed and command.confirmed and not payment.attempts
+    if differs and not decides:
+        if payment.user_id != command.user_id:
+            raise Refused("the order has a payment already", code="PAYMENT_EXISTS")
         raise Refused("the order has a payment of another amount or currency", code="PAYMENT_EXISTS")
     events: list[e.Event] = []
     if payment.unconfirmed and command.confirmed:
-        events.append(_confirmation(payment, command, changed=False))
+        events.append(_confirmation(payment, command, changed=differs))
     if status_of(payment) is Status.CANCELLED:
         events.append(
             e.Reopened(
@@ -126,13 +126,20 @@ def _create_again(payment: Payment, command: c.CreatePayment) -> list[e.Event]:
                 command.capture_method,
                 command.description,
                 command.metadata,
-            )  # fmt: skip
+            )
         )
     return events
 
 
+def _differs(payment: Payment, command: c.CreatePayment) -> bool:
+    ours = (payment.user_id, payment.amount_minor, payment.currency)
+    return ours != (command.user_id, command.amount_minor, command.currency)
+
+
 def _confirmation(payment: Payment, command: c.CreatePayment, *, changed: bool) -> e.OrderConfirmed:
-    free = not payment.attempts
+    # Another owner's order is not paid with what somebody else left here.
+    kept = payment.payment_method_id if payment.user_id == command.user_id else None
+    method = payment.payment_method_id if payment.attempts else command.payment_method_id or kept
     return e.OrderConfirmed(
         command.at_ms,
         command.by,
@@ -140,19 +147,16 @@ def _confirmation(payment: Payment, command: c.CreatePayment, *, changed: bool) 
         command.amount_minor,
         command.currency,
         command.provider if not payment.known else payment.provider,
-        (command.payment_method_id or payment.payment_method_id) if free else payment.payment_method_id,
+        method,
         changed,
     )
 
 
 def _order_says(payment: Payment, command: c.CreatePayment) -> list[e.Event]:
     """`order.created` decides owner, amount and currency as long as nothing was tried."""
-    ours = (payment.user_id, payment.amount_minor, payment.currency)
-    changed = not payment.known or ours != (command.user_id, command.amount_minor, command.currency)
+    changed = not payment.known or _differs(payment, command)
     if changed and payment.attempts:
-        if ORDER_MISMATCH in payment.review:
-            return []
-        return [e.ReviewFlagged(command.at_ms, command.by, ORDER_MISMATCH)]
+        return flag_once(payment, command.at_ms, ORDER_MISMATCH, command.by)
     events: list[e.Event] = []
     if changed or payment.unconfirmed:
         events.append(_confirmation(payment, command, changed=changed))
@@ -181,8 +185,9 @@ def _attempt_started(
     scheduled: bool,
     object_id: str | None = None,
 ) -> e.AttemptStarted:
-    if len(payment.attempts) >= ATTEMPTS_MAX:
-        raise Refused(f"a payment has at most {ATTEMPTS_MAX} attempts", code="INVALID_STATE")
+    attempts_max = ATTEMPTS_MAX if kind in TAKES_MONEY else ATTEMPTS_MAX + CLOSING_ATTEMPTS
+    if len(payment.attempts) >= attempts_max:
+        raise Refused(f"a payment has at most {attempts_max} attempts", code="INVALID_STATE")
     method = getattr(command, "payment_method_id", None) or payment.payment_method_id
     return e.AttemptStarted(
         command.at_ms, command.by, len(payment.attempts) + 1, kind, amount_minor, payment.provider,
@@ -209,6 +214,8 @@ def _start_charge(payment: Payment, command: c.StartCharge) -> list[e.Event]:
         raise Refused("the order says another owner or amount; a person looks at it", code="INVALID_STATE")
     if payment.unconfirmed and command.require_confirmed:
         raise Refused("the order has not confirmed this payment yet", code="ORDER_UNCONFIRMED")
+    if command.object_id is not None and payment.object_open and command.object_id != payment.object_id:
+        raise Refused("another provider object of this payment can still be paid", code="INVALID_STATE")
     return [
         _attempt_started(
             payment,
@@ -217,7 +224,7 @@ def _start_charge(payment: Payment, command: c.StartCharge) -> list[e.Event]:
             payment.amount_minor,
             scheduled=False,
             object_id=command.object_id,
-        )  # fmt: skip
+        )
     ]
 
 
@@ -239,9 +246,11 @@ def _start_capture(payment: Payment, command: c.StartCapture) -> list[e.Event]:
     if payment.cancel_requested:
         raise Refused("the payment is being cancelled", code="INVALID_STATE")
     amount = payment.authorization_open if command.amount_minor is None else command.amount_minor
-    if amount > payment.authorization_open:
+    if not 0 < amount <= payment.authorization_open:
         raise Refused(
-            "more than is authorized", code="VALIDATION_ERROR", fields={"amount": ["is more than is authorized"]}
+            "not within what is authorized",
+            code="VALIDATION_ERROR",
+            fields={"amount": ["is not within what is authorized"]},
         )
     return [_attempt_started(payment, command, Kind.CAPTURE, amount, scheduled=False)]
 
@@ -256,33 +265,32 @@ def _decide_attempt(
     attempt = attempt_of(payment, command.number)
     match command:
         case c.RecordObject():
-            if payment.object_open and payment.object_id == command.object_id:
-                return []
-            if payment.object_open:
-                # Two objects for one payment could both be paid. The second one is known from here on.
-                return [e.ReviewFlagged(command.at_ms, "provider", "SECOND_OBJECT")]
-            return [e.ObjectCreated(command.at_ms, command.number, command.object_id)]
+            return _record_object(payment, command)
         case c.RequireAction():
-            if attempt.state not in (AttemptState.OPEN, AttemptState.UNKNOWN):
+            if attempt.state not in (AttemptState.OPEN, AttemptState.UNKNOWN) or attempt.kind not in TAKES_MONEY:
                 return []
-            return [
-                e.ActionRequired(command.at_ms, command.number, command.action_type, command.expires_at_ms),
-                *_void_if_unwanted(payment, command),
-            ]
+            required = e.ActionRequired(command.at_ms, command.number, command.action_type, command.expires_at_ms)
+            # The shopper would have to act for a payment that was cancelled, or paid, meanwhile.
+            return [required, *cancel_follow_up(apply(payment, required)[0], command.at_ms)]
         case c.ExpireAction():
             due = attempt.action_expires_at_ms
             if attempt.state is not AttemptState.ACTION or due is None or command.at_ms < due:
                 return []
+            if not may_void(payment):
+                return flag_once(payment, command.at_ms, "ACTION_VOID_FAILED")
             return [start_void(payment, command.at_ms, "system", "ACTION_EXPIRED")]
         case _:
             assert_never(command)
 
 
-def _void_if_unwanted(payment: Payment, command: c.RequireAction) -> list[e.Event]:
-    """The shopper would have to act for a payment that somebody asked to cancel meanwhile."""
-    if not payment.cancel_requested:
-        return []
-    return [start_void(payment, command.at_ms, "system", "CANCEL")]
+def _record_object(payment: Payment, command: c.RecordObject) -> list[e.Event]:
+    if payment.object_id == command.object_id:
+        return []  # also when it was closed since: news that comes late does not open it again
+    if payment.object_open or payment.captured > 0 or payment.authorization_open > 0:
+        # Two objects for one payment could both be paid. A person needs the second one's id to cancel it.
+        return flag_once(payment, command.at_ms, f"SECOND_OBJECT:{command.object_id}", "provider")
+    created = e.ObjectCreated(command.at_ms, command.number, command.object_id)
+    return [created, *cancel_follow_up(apply(payment, created)[0], command.at_ms)]
 
 
 # --- cancel, refund, dispute -----------------------------------------------------------------------------------
@@ -307,15 +315,16 @@ def _cancel(payment: Payment, command: c.Cancel) -> list[e.Event]:
             return [requested, *cancel_follow_up(apply(payment, requested)[0], at_ms)]
         case _:
             pass
-    if payment.cancel_requested and (payment.cancel_final or not final):
-        return []
-    requested = e.CancelRequested(at_ms, by, reason, final)
-    if payment.cancel_requested:
-        return [requested]
+    news: list[e.Event] = []
+    if not payment.cancel_requested or (final and not payment.cancel_final):
+        news.append(e.CancelRequested(at_ms, by, reason, final))
     if status in (Status.PROCESSING, Status.UNKNOWN):
-        return [requested]
-    if status is Status.REQUIRES_ACTION or payment.object_open:
-        return [requested, start_void(payment, at_ms, by, "CANCEL")]
+        return news
+    if status is Status.REQUIRES_ACTION or payment.object_open or payment.authorization_open > 0:
+        # Asked again after a void that failed: it is tried again, since a person wants it.
+        if not may_void(payment):
+            raise Refused("too many voids of this payment failed; a person looks at it", code="INVALID_STATE")
+        return [*news, start_void(payment, at_ms, by, "CANCEL")]
     return [e.PaymentCancelled(at_ms, by, reason, final)]
 
 
@@ -331,7 +340,7 @@ def _request_refund(payment: Payment, command: c.RequestRefund) -> list[e.Event]
         raise Refused(f"a payment that is {status_of(payment)} cannot be refunded", code="INVALID_STATE")
     left = refundable(payment)
     amount = left if command.amount_minor is None else command.amount_minor
-    if amount == 0 or amount > left:
+    if not 0 < amount <= left:
         raise Refused("more than can be refunded", code="REFUND_EXCEEDS")
     if len(payment.refunds) >= REFUNDS_MAX:
         raise Refused(f"a payment has at most {REFUNDS_MAX} refunds", code="INVALID_STATE")
@@ -344,7 +353,7 @@ def _request_refund(payment: Payment, command: c.RequestRefund) -> list[e.Event]
             command.reason,
             command.metadata,
             scheduled=False,
-        )  # fmt: skip
+        )
     ]
 
 
@@ -356,6 +365,6 @@ def _record_dispute(payment: Payment, command: c.RecordDispute) -> list[e.Event]
     changed = e.DisputeChanged(command.at_ms, command.dispute_id, command.state, amount, command.reason, command.source)
     after, _ = apply(payment, changed)
     if after.disputed + after.refunded + after.refund_pending > after.captured:
-        if "DISPUTE_EXCEEDS" not in payment.review:
-            return [changed, e.ReviewFlagged(command.at_ms, "provider", "DISPUTE_EXCEEDS")]
-    return [changed]
+        return [changed, *flag_once(payment, command.at_ms, "DISPUTE_EXCEEDS", "provider")]
+    # Money that a won dispute brings back to a cancelled payment goes back to the shopper.
+    return [changed, *cancel_follow_up(after, command.at_ms)]

@@ -135,6 +135,8 @@ class AttemptDeclined:
     message: str
     decline_code: str | None = None
     provider_id: str | None = None
+    object_closed: bool = False
+    """The provider object is over for good (cancelled there, expired): the next attempt makes a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +209,8 @@ class RefundCompleted:
     source: Source
     provider_id: str | None
     amount_minor: int
+    counted: bool = True
+    """False when another refund already counted the same movement of money."""
 
 
 @dataclass(frozen=True, slots=True)

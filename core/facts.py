@@ -1,4 +1,4 @@
-"""THE state machine, how facts change a payment and where they are told: `apply`, `fold`.
+"""THE state machine, how facts change a payment: `apply`, `fold`.
 
 Room: core. `apply` never refuses: an event is a fact. Whether something may happen is decided in decide.py.
 """
@@ -13,7 +13,10 @@ from payment_service.core.payment import (
     Dispute,
     Payment,
     Refund,
+    attempt_in_the_way,
     attempt_of,
+    displaced_by,
+    is_about_open_object,
     refund_of,
     status_of,
 )
@@ -25,9 +28,9 @@ from payment_service.core.terms import (
     DisputeState,
     Kind,
     RefundStatus,
-    Status,
     Topic,
 )
+from payment_service.core.topics import topic_of
 
 
 def _attempt(payment: Payment, number: int, **changes: Any) -> tuple[Attempt, ...]:
@@ -46,13 +49,15 @@ def _started(payment: Payment, event: e.AttemptStarted) -> Payment:
     attempt = Attempt(
         event.number, event.kind, event.amount_minor, AttemptState.OPEN, event.provider, event.scheduled,
         event.at_ms, event.at_ms, event.payment_method_id, event.cause,
+        object_number=payment.object_number if payment.object_open else 0,
     )  # fmt: skip
     changed = replace(payment, attempts=(*earlier, attempt))
     if event.by == "order" and event.kind in TAKES_MONEY:
         changed = replace(changed, order_charged=True)
     if event.object_id is not None:
         number = payment.object_number + (payment.object_id != event.object_id)
-        changed = replace(changed, object_id=event.object_id, object_number=number, object_open=True)
+        attempts = _attempt(changed, event.number, object_number=number)
+        changed = replace(changed, attempts=attempts, object_id=event.object_id, object_number=number, object_open=True)
     return changed
 
 
@@ -64,13 +69,14 @@ def _approved(payment: Payment, event: e.AttemptApproved) -> Payment:
     )  # fmt: skip
     amount = event.amount_minor if event.counted else 0
     changed = replace(payment, attempts=attempts)
+    current = is_about_open_object(payment, attempt)
     match attempt.kind:
         case Kind.CHARGE:
             return replace(
                 changed,
                 authorized=payment.authorized + amount,
                 captured=payment.captured + amount,
-                object_open=False,
+                object_open=payment.object_open and not current,
                 processed_at_ms=event.at_ms,
             )
         case Kind.AUTHORIZE:
@@ -84,8 +90,8 @@ def _approved(payment: Payment, event: e.AttemptApproved) -> Payment:
             return replace(
                 changed,
                 captured=payment.captured + amount,
-                authorization_open=0,
-                object_open=False,
+                authorization_open=0 if current else payment.authorization_open,
+                object_open=payment.object_open and not current,
                 processed_at_ms=event.at_ms,
             )
         case Kind.VOID:
@@ -95,6 +101,8 @@ def _approved(payment: Payment, event: e.AttemptApproved) -> Payment:
                 else a
                 for a in attempts
             )
+            if not current:
+                return replace(changed, attempts=closed)
             return replace(changed, attempts=closed, authorization_open=0, object_open=False)
         case Kind.REFUND:
             raise AssertionError("refunds are not attempts")
@@ -104,7 +112,8 @@ def _approved(payment: Payment, event: e.AttemptApproved) -> Payment:
 
 def _declined(payment: Payment, event: e.AttemptDeclined | e.AttemptNotSent) -> Payment:
     """A no. A void that was refused gives the displaced attempt back: unknown if the provider refused it
-    (it may have been paid meanwhile), still waiting for the shopper if it was never sent."""
+    (it may have been paid meanwhile), still waiting for the shopper if it was never sent. A charge that was never
+    sent gives back the attempt whose object it was to confirm: the shopper can still act on that one."""
     attempt = attempt_of(payment, event.number)
     at_ms = event.at_ms
     if isinstance(event, e.AttemptDeclined):
@@ -122,7 +131,15 @@ def _declined(payment: Payment, event: e.AttemptDeclined | e.AttemptNotSent) -> 
             replace(a, state=restored, updated_at_ms=at_ms) if a.state is AttemptState.DISPLACED else a
             for a in attempts
         )
-    return replace(payment, attempts=attempts)
+    changed = replace(payment, attempts=attempts)
+    if isinstance(event, e.AttemptNotSent):
+        waiting = displaced_by(changed, attempt)
+        if waiting is not None:
+            attempts = _attempt(changed, waiting.number, state=AttemptState.ACTION, updated_at_ms=at_ms)
+            return replace(changed, attempts=attempts)
+    elif event.object_closed and is_about_open_object(payment, attempt):
+        return replace(changed, object_open=False, authorization_open=0)
+    return changed
 
 
 def _refund_completed(payment: Payment, event: e.RefundCompleted) -> Payment:
@@ -130,26 +147,27 @@ def _refund_completed(payment: Payment, event: e.RefundCompleted) -> Payment:
     reserved = refund.amount_minor if refund.status in REFUND_OPEN else 0
     refunds = _refund(
         payment, event.number, status=RefundStatus.COMPLETED, amount_minor=event.amount_minor,
-        updated_at_ms=event.at_ms, provider_id=event.provider_id or refund.provider_id,
+        updated_at_ms=event.at_ms, provider_id=event.provider_id or refund.provider_id, counted=event.counted,
     )  # fmt: skip
     return replace(
         payment,
         refunds=refunds,
         refund_pending=payment.refund_pending - reserved,
-        refunded=payment.refunded + event.amount_minor,
+        refunded=payment.refunded + (event.amount_minor if event.counted else 0),
     )
 
 
 def _refund_ended(payment: Payment, event: e.RefundFailed | e.RefundNotSent) -> Payment:
     refund = refund_of(payment, event.number)
     reserved = refund.amount_minor if refund.status in REFUND_OPEN else 0
-    returned = refund.amount_minor if refund.status is RefundStatus.COMPLETED else 0
+    completed = refund.status is RefundStatus.COMPLETED
+    returned = refund.amount_minor if completed and refund.counted else 0
     status = RefundStatus.FAILED if isinstance(event, e.RefundFailed) else RefundStatus.CANCELLED
     refunds = _refund(
         payment, event.number, status=status,
         updated_at_ms=event.at_ms, code=event.code,
         message=event.message if isinstance(event, e.RefundFailed) else None,
-        was_completed=refund.was_completed or returned > 0,
+        was_completed=refund.was_completed or completed,
     )  # fmt: skip
     return replace(
         payment,
@@ -230,7 +248,10 @@ def _evolve_attempts(payment: Payment, event: e.AttemptEvent) -> Payment:
             return _started(payment, event)
         case e.ObjectCreated():
             number = payment.object_number + 1
-            return replace(payment, object_id=event.object_id, object_number=number, object_open=True)
+            attempts = _attempt(payment, event.number, object_number=number)
+            return replace(
+                payment, attempts=attempts, object_id=event.object_id, object_number=number, object_open=True
+            )
         case e.ActionRequired():
             attempts = _attempt(
                 payment, event.number, state=AttemptState.ACTION, updated_at_ms=event.at_ms,
@@ -295,7 +316,9 @@ def _evolve_life(payment: Payment, event: e.LifeEvent) -> Payment:
         case e.Reopened():
             return _reopened(payment, event)
         case e.AuthorizationExpired():
-            return replace(payment, authorization_open=0, object_open=False, cancelled=True)
+            # A capture or void that is under way decides what became of the payment.
+            ended = payment.cancelled or attempt_in_the_way(payment) is None
+            return replace(payment, authorization_open=0, object_open=False, cancelled=ended)
         case e.CancelRequested():
             final = payment.cancel_final or event.final
             return replace(payment, cancel_requested=True, cancel_final=final)
@@ -304,13 +327,22 @@ def _evolve_life(payment: Payment, event: e.LifeEvent) -> Payment:
         case e.DisputeChanged():
             return _dispute(payment, event)
         case e.Contradicted():
-            return replace(payment, review=_reviewed(payment, "CONTRADICTED"))
+            return _contradicted(payment, event)
         case e.ReviewFlagged():
             return replace(payment, review=_reviewed(payment, event.reason))
         case e.ReviewCleared():
             return replace(payment, review=())
         case _:
             assert_never(event)
+
+
+def _contradicted(payment: Payment, event: e.Contradicted) -> Payment:
+    """Remembered on its subject as well: the same contradiction told again is no news."""
+    subject, _, number = event.subject.partition(":")
+    changed = replace(payment, review=_reviewed(payment, "CONTRADICTED"))
+    if subject == "refund":
+        return replace(changed, refunds=_refund(payment, int(number), contradicted_by=event.said))
+    return replace(changed, attempts=_attempt(payment, int(number), contradicted_by=event.said))
 
 
 def _evolve(payment: Payment, event: e.Event) -> Payment:
@@ -323,43 +355,6 @@ def _evolve(payment: Payment, event: e.Event) -> Payment:
 
 def _reviewed(payment: Payment, reason: str) -> tuple[str, ...]:
     return payment.review if reason in payment.review else (*payment.review, reason)
-
-
-# --- what follows from a fact ----------------------------------------------------------------------------------
-
-
-def topic_of(before: Payment | None, event: e.Event, after: Payment) -> Topic | None:  # noqa: C901, PLR0911
-    """Where a fact is published, or None for an internal step. `after` need not have its counters yet."""
-    match event:
-        case e.PaymentCreated() | e.Reopened():
-            return Topic.CREATED
-        case e.OrderConfirmed():
-            return Topic.CREATED if event.changed else None
-        case e.AttemptApproved():
-            assert before is not None
-            taken = before.captured == 0 < after.captured
-            authorized = before.authorization_open == 0 < after.authorization_open
-            return Topic.PROCESSED if taken or authorized else None
-        case e.AttemptDeclined():
-            return Topic.FAILED if status_of(after) is Status.FAILED else None
-        case e.ActionRequired():
-            return Topic.REQUIRES_ACTION
-        case e.AttemptUnknown():
-            return Topic.UNKNOWN if status_of(after) is Status.UNKNOWN else None
-        case e.PaymentCancelled():
-            return Topic.CANCELLED if event.announced else None
-        case e.AuthorizationExpired():
-            return Topic.CANCELLED
-        case e.RefundCompleted():
-            return Topic.REFUNDED
-        case e.ExternalRefund():
-            return Topic.REFUNDED if event.status is RefundStatus.COMPLETED else None
-        case e.RefundFailed():
-            return Topic.REFUND_FAILED
-        case e.DisputeChanged():
-            return Topic.DISPUTED
-        case _:
-            return None
 
 
 def apply(payment: Payment | None, event: e.Event, payment_id: str = "") -> tuple[Payment, Topic | None]:
@@ -377,6 +372,7 @@ def apply(payment: Payment | None, event: e.Event, payment_id: str = "") -> tupl
         changed,
         version=changed.version + 1,
         sequence=changed.sequence + (topic is not None),
+        told=changed.told if topic is None else status_of(changed),
         updated_at_ms=max(changed.updated_at_ms, event.at_ms),
     )
     return counted, topic

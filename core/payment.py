@@ -24,7 +24,9 @@ from payment_service.core.terms import (
 )
 
 ATTEMPTS_MAX = 50
-"""Attempts of one payment. More is card testing, and the row must stay small."""
+"""Charges stop at this many attempts of one payment. More is card testing, and the row must stay small."""
+CLOSING_ATTEMPTS = 20
+"""Captures and voids beyond ATTEMPTS_MAX: what the last charge left open must still be captured or released."""
 REFUNDS_MAX = 200
 """Refunds we make of one payment; facts from the provider are never refused."""
 
@@ -49,6 +51,10 @@ class Attempt:
     code: str | None = None
     message: str | None = None
     decline_code: str | None = None
+    object_number: int = 0
+    """Which of the payment's provider objects it confirms, captures or cancels. 0: none."""
+    contradicted_by: str | None = None
+    """The verdict that contradicted its final one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,9 @@ class Refund:
     """It failed after it had been completed: an older "completed" that comes late is stale."""
     code: str | None = None
     message: str | None = None
+    counted: bool = True
+    """False: another refund of this list already counts the same movement of money."""
+    contradicted_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +135,8 @@ class Payment:
     review: tuple[str, ...] = ()
     """Why a person should look."""
     processed_at_ms: int | None = None
+    told: Status | None = None
+    """The status in the last published event."""
 
 
 # --- views -----------------------------------------------------------------------------------------------------
@@ -147,6 +158,23 @@ def attempt_in_the_way(payment: Payment) -> Attempt | None:
     return None
 
 
+def is_about_open_object(payment: Payment, attempt: Attempt) -> bool:
+    """Late news of an older provider object must not close the one that is open now."""
+    return attempt.object_number in (0, payment.object_number)
+
+
+def displaced_by(payment: Payment, attempt: Attempt) -> Attempt | None:
+    """The attempt that waited for the shopper until this charge was to confirm the same, still open object."""
+    if attempt.kind not in TAKES_MONEY or not payment.object_open or attempt_in_the_way(payment) is not None:
+        return None
+    for earlier in reversed(payment.attempts[: attempt.number - 1]):
+        if earlier.state is AttemptState.NOT_SENT and earlier.kind in TAKES_MONEY:
+            continue
+        alive = earlier.number > payment.payable_since and earlier.object_number == payment.object_number
+        return earlier if earlier.state is AttemptState.SUPERSEDED and alive else None
+    return None
+
+
 def last_decline(payment: Payment) -> Attempt | None:
     """The decline that makes the payment FAILED: the newest charge that was answered, if the answer was no."""
     for attempt in reversed(payment.attempts):
@@ -164,6 +192,16 @@ def refundable(payment: Payment) -> int:
 
 def is_disputed(payment: Payment) -> bool:
     return any(dispute.state is not DisputeState.WON for dispute in payment.disputes)
+
+
+def authorization_ended(payment: Payment) -> bool:
+    """There was a hold and it is gone without money taken: expired, or voided."""
+    if payment.captured > 0 or payment.authorization_open > 0:
+        return False
+    return any(
+        a.kind is Kind.AUTHORIZE and a.state is AttemptState.APPROVED and a.number > payment.payable_since
+        for a in payment.attempts
+    )
 
 
 def status_of(payment: Payment) -> Status:

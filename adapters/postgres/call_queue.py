@@ -3,6 +3,7 @@
 Room: adapters/postgres. A lease is `due_at` by the database's clock; rows are locked for the claim alone.
 """
 
+import logging
 import time
 from typing import Any
 
@@ -10,8 +11,10 @@ from payment_service.adapters.postgres.pool import ConnectionLost, Database, Sta
 from payment_service.adapters.postgres.queries import QUERIES
 from payment_service.adapters.postgres.statement import request_place
 from payment_service.codecs.state import decode_call
-from payment_service.core.errors import Unavailable
+from payment_service.core.errors import Malformed, Unavailable
 from payment_service.core.ports import Cipher, ClaimedCall
+
+_log = logging.getLogger(__name__)
 
 
 class PostgresCallQueue:
@@ -22,12 +25,16 @@ class PostgresCallQueue:
     async def claim(self, owner: str, limit: int, lease_s: float) -> list[ClaimedCall]:
         """A connection lost here may leave rows claimed: they come back when the lease ends."""
         claimed_at = time.monotonic()
-        rows = await self._run("claim_calls", (limit, owner, lease_s))
-        return [
-            ClaimedCall(decode_call(self._cipher.unseal(bytes(request), request_place(row_id))), tries, claimed_at)
-            for row_id, request, tries in rows
-            if request is not None
-        ]
+        claimed: list[ClaimedCall] = []
+        for row_id, request, tries in await self._run("claim_calls", (limit, owner, lease_s)):
+            try:
+                call = decode_call(self._cipher.unseal(bytes(request), request_place(row_id)))
+            except (Malformed, ValueError, TypeError, KeyError) as error:
+                # It comes back with every lease, and is heard of each time; it must not hold up the others.
+                _log.error("the request of %s cannot be read: %s", row_id, type(error).__name__)
+                continue
+            claimed.append(ClaimedCall(call, tries, claimed_at))
+        return claimed
 
     async def renew(self, key: str, owner: str, lease_s: float) -> bool:
         return bool(await self._run("renew_call", (lease_s, key, owner)))

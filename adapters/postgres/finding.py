@@ -4,6 +4,7 @@ Room: adapters/postgres. Only fixed pieces of SQL are put together here; every v
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from decimal import Decimal
 from typing import Any
 
 from payment_service.codecs.state import decode_state
@@ -25,7 +26,7 @@ _FACTOR = (
 
 
 def _conditions(query: PaymentFilter) -> tuple[list[str], list[Any]]:
-    conditions, values = ["amount_minor > 0"], []
+    conditions, values = ["amount_minor > 0"], []  # 0: not known, nobody is shown it
 
     def add(condition: str, value: Any) -> None:
         if value is not None:
@@ -37,23 +38,28 @@ def _conditions(query: PaymentFilter) -> tuple[list[str], list[Any]]:
     add("provider = %s", query.provider)
     add("created_at >= to_timestamp(%s / 1000.0)", query.created_from_ms)
     add("created_at <= to_timestamp(%s / 1000.0)", query.created_to_ms)
-    add(f"amount_minor >= %s * ({_FACTOR})", query.amount_min)
-    add(f"amount_minor <= %s * ({_FACTOR})", query.amount_max)
+    add(f"amount_minor >= %s * ({_FACTOR})", _exact(query.amount_min))
+    add(f"amount_minor <= %s * ({_FACTOR})", _exact(query.amount_max))
     return conditions, values
+
+
+def _exact(amount: float | None) -> Decimal | None:
+    """19.99 is meant as written, not as the double next to it: else 1999 would not be <= 19.99 * 100."""
+    return None if amount is None else Decimal(repr(amount))
 
 
 async def find_payments(
     read: Callable[[str, Sequence[Any]], Awaitable[list[Any]]], query: PaymentFilter
 ) -> PaymentPage:
-    """One page and how many there are in all."""
+    """One page and how many there are in all. Ties are broken by id, against the direction of the order: that is how
+    the indexes run."""
     conditions, values = _conditions(query)
     where = " and ".join(conditions)
-    order = "desc" if query.descending else "asc"
+    order, ties = ("desc", "asc") if query.descending else ("asc", "desc")
     column = SORT_COLUMNS[query.sort_by]
     rows = await read(
         f"select state from payment_service.payments where {where} "  # noqa: S608 - fixed pieces, see the module
-        f"order by {column} {order}, id {'asc' if column == 'created_at' and order == 'desc' else order} "
-        "limit %s offset %s",
+        f"order by {column} {order}, id {ties} limit %s offset %s",
         (*values, query.limit, query.offset),
     )
     ((total,),) = await read(

@@ -1,11 +1,12 @@
 """The database connection: one small aiopg pool, and the one edge at which the driver's errors are translated.
 
 Room: adapters/postgres. aiopg's traps (design §9): a server `statement_timeout` arrives as CancelledError, so none is
-set here; a timed-out or cancelled execute closes its connection, which may be in the middle of a commit; one
-connection runs one statement at a time.
+set here, and a role's own one is switched off; a timed-out or cancelled execute closes its connection, which may be
+in the middle of a commit; one connection runs one statement at a time.
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,22 +17,32 @@ from psycopg2 import errorcodes
 from payment_service.core.errors import Unavailable
 
 POOL_SIZE_MAX = 8
+URGENT_SIZE = 4
+"""Connections that only the store's writers and batched readers may take: a slow list never holds up a commit."""
 CONNECT_S = 5.0
 """Longest wait for a free or a new connection."""
 STATEMENT_S = 20.0
 """Longest time one statement may take; then its connection is closed and what it did is unknown."""
+ORPHAN_CHECK_MS = 2000
+"""How soon the server notices that nobody waits for a statement any more, and stops it."""
 LOCK_TIMEOUT_MS = 1000
 IDLE_IN_TRANSACTION_MS = 10_000
 RETRY_AFTER_S = 2.0
 SESSION_OPTIONS = (
     f"-c lock_timeout={LOCK_TIMEOUT_MS} -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS} "
-    "-c statement_timeout=0 -c jit=off -c timezone=UTC"
+    f"-c client_connection_check_interval={ORPHAN_CHECK_MS} "
+    "-c statement_timeout=0 -c jit=off -c timezone=UTC -c standard_conforming_strings=on"
 )
 """jit=off: our statements are short, and compiling one takes longer than running it."""
 
 _TRY_AGAIN = frozenset(
     {errorcodes.DEADLOCK_DETECTED, errorcodes.SERIALIZATION_FAILURE, errorcodes.LOCK_NOT_AVAILABLE}
 )
+_CONTENT = frozenset({"22", "23", "54"})
+"""SQLSTATE classes that are about the values of a statement: data exception, constraint, limit exceeded."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class ConnectionLost(Exception):
@@ -43,11 +54,20 @@ class TryAgain(Exception):
 
 
 class StatementRefused(Exception):
-    """The database says no to what the statement contains; nothing happened. `code` is its SQLSTATE."""
+    """The database says no to what the statement contains; nothing happened.
 
-    def __init__(self, code: str) -> None:
-        super().__init__(f"SQLSTATE {code}")
+    `code` is its SQLSTATE, `constraint` the name of the constraint in the way. No value is ever in it.
+    """
+
+    def __init__(self, code: str, constraint: str | None = None) -> None:
+        super().__init__(f"SQLSTATE {code} {constraint or ''}".rstrip())
         self.code = code
+        self.constraint = constraint
+
+    @property
+    def is_data(self) -> bool:
+        """A value cannot be stored (class 22, data exception)."""
+        return self.code.startswith("22")
 
 
 class Database:
@@ -57,22 +77,36 @@ class Database:
         self._dsn = dsn
         self._name = application_name
         self._size_max = size_max
+        self._unhurried = asyncio.Semaphore(max(1, size_max - URGENT_SIZE))
         self._pool: aiopg.Pool | None = None
 
     async def close(self) -> None:
-        if self._pool is not None:
-            self._pool.terminate()
-            await self._pool.wait_closed()
-            self._pool = None
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.terminate()
+            await pool.wait_closed()
 
-    async def fetch(self, query: str, parameters: Sequence[Any] = (), timeout_s: float = STATEMENT_S) -> list[Any]:
+    async def fetch(
+        self, query: str, parameters: Sequence[Any] = (), timeout_s: float = STATEMENT_S, *, urgent: bool = False
+    ) -> list[Any]:
         """All rows of one statement.
 
-        Raises: Unavailable (no connection, nothing was sent), ConnectionLost, TryAgain, StatementRefused.
+        Raises: Unavailable (nothing happened), ConnectionLost, TryAgain, StatementRefused.
         """
-        connection = await self._acquire()
-        pool = self._pool
-        assert pool is not None
+        if urgent:
+            return await self._fetch(query, parameters, timeout_s)
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await self._unhurried.acquire()
+        except TimeoutError:
+            raise Unavailable("the database is busy", retry_after_s=RETRY_AFTER_S) from None
+        try:
+            return await self._fetch(query, parameters, timeout_s)
+        finally:
+            self._unhurried.release()
+
+    async def _fetch(self, query: str, parameters: Sequence[Any], timeout_s: float) -> list[Any]:
+        pool, connection = await self._acquire()
         try:
             async with connection.cursor(timeout=timeout_s) as cursor:
                 await cursor.execute(query, parameters or None)
@@ -80,6 +114,7 @@ class Database:
         except psycopg2.Error as error:
             raise _translated(error, connection) from None
         except (TimeoutError, OSError):
+            connection.close()
             raise ConnectionLost("no answer in time") from None
         except asyncio.CancelledError:
             connection.close()
@@ -88,13 +123,16 @@ class Database:
                 raise
             raise ConnectionLost("the statement was cancelled by the server") from None
         finally:
-            if pool is self._pool:
-                await pool.release(connection)
+            if pool is self._pool:  # else `close` has ended it together with its connections
+                # Not awaited: what it returns only wakes the next one who waits, and a cancellation of ours must
+                # not be mistaken for one of the statement.
+                pool.release(connection)
 
-    async def _acquire(self) -> aiopg.Connection:
+    async def _acquire(self) -> tuple[aiopg.Pool, aiopg.Connection]:
         try:
-            if self._pool is None:
-                self._pool = await aiopg.create_pool(
+            pool = self._pool
+            if pool is None:
+                pool = self._pool = await aiopg.create_pool(
                     self._dsn,
                     minsize=0,
                     maxsize=self._size_max,
@@ -105,14 +143,16 @@ class Database:
                     enable_uuid=False,
                     options=SESSION_OPTIONS,
                     application_name=self._name,
+                    client_encoding="UTF8",
                     keepalives=1,
                     keepalives_idle=10,
                     keepalives_interval=3,
                     keepalives_count=3,
                     tcp_user_timeout=15_000,
                 )
-            return await self._pool.acquire()
-        except (psycopg2.Error, TimeoutError, OSError):
+            return pool, await pool.acquire()
+        except (psycopg2.Error, TimeoutError, OSError) as error:
+            _log.warning("no connection to the database: %s", type(error).__name__)
             raise Unavailable("the database is away", retry_after_s=RETRY_AFTER_S) from None
 
 
@@ -124,4 +164,10 @@ def _translated(error: psycopg2.Error, connection: aiopg.Connection) -> Exceptio
         return ConnectionLost(type(error).__name__)
     if code in _TRY_AGAIN:
         return TryAgain(code)
-    return StatementRefused(code)
+    if code[:2] in _CONTENT:
+        return StatementRefused(code, error.diag.constraint_name)
+    # Disk full, read-only after a fail-over, no such table, no permission: the same for every statement, and nothing
+    # happened. The connection goes too: the next one may find a server that can.
+    connection.close()
+    _log.error("the database cannot work: %s, SQLSTATE %s", type(error).__name__, code)
+    return Unavailable("the database cannot work", retry_after_s=RETRY_AFTER_S)

@@ -1,25 +1,29 @@
-"""The one statement that commits many changes: its rows as array literals, and its text of the parts it needs.
+"""The one statement that commits many changes: its rows, and its text of the parts that this batch needs.
 
-Room: adapters/postgres. Pure. Arrays travel as one text literal each: the driver adapting ten thousand list elements
-one by one would hold the event loop several times as long (measured: 21 against 6 us a payment at 500).
+Room: adapters/postgres. Pure. A change is encoded, hashed and sealed once, when it is submitted; putting a batch
+together is then only joining columns.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from payment_service.adapters.audit_chain import next_hash
+from payment_service.adapters.postgres import arrays as a
 from payment_service.adapters.postgres.queries import QUERIES
 from payment_service.codecs.events import encode_event
 from payment_service.codecs.published import encode_published, refund_id, transaction_id
 from payment_service.codecs.state import encode_call, encode_secrets, encode_state
+from payment_service.core.errors import Refused
 from payment_service.core.ids import shard_of
-from payment_service.core.payment import Attempt, Payment, Refund, provider_key, status_of
-from payment_service.core.ports import Change, Cipher, Intent, OutboxRow
+from payment_service.core.payment import Payment, provider_key, status_of
+from payment_service.core.ports import NO_SECRETS, Change, Cipher, Intent, OutboxRow
 from payment_service.core.terms import AttemptState, Kind, RefundStatus
 
 LOOK_AGAIN_S = 5.0
 """When an attempt that stays open without an owner is looked at first (design §4)."""
+ROW_BYTES = 400
+"""What a row adds to a statement beside its documents, roughly."""
 
 TRANSACTION_STATUS: dict[AttemptState, str] = {
     AttemptState.OPEN: "PENDING",
@@ -39,6 +43,24 @@ REFUND_TRANSACTION_STATUS: dict[RefundStatus, str] = {
     RefundStatus.FAILED: "FAILED",
     RefundStatus.CANCELLED: "FAILED",
 }
+OPEN_STATUSES = frozenset({"PENDING", "UNKNOWN"})
+
+_PAYMENT_COLUMNS: tuple[Callable[[Any], str], ...] = (
+    a.texts, a.numbers, a.texts, a.texts, a.words, a.texts, a.numbers, a.texts, a.numbers, a.numbers, a.numbers,
+    a.numbers, a.numbers, a.numbers, a.numbers, a.numbers, a.docs, a.optional_words, a.words, a.numbers, a.numbers,
+)  # fmt: skip
+_EVENT_COLUMNS: tuple[Callable[[Any], str], ...] = (
+    a.texts, a.numbers, a.numbers, a.words, a.numbers, a.docs, a.words, a.optional_words, a.numbers, a.docs,
+)  # fmt: skip
+_INBOX_COLUMNS: tuple[Callable[[Any], str], ...] = (a.texts, a.texts)
+_TRANSACTION_COLUMNS: tuple[Callable[[Any], str], ...] = (
+    a.texts, a.texts, a.numbers, a.words, a.words, a.numbers, a.texts, a.texts, a.texts, a.optional_texts,
+    a.optional_words, a.optional_texts, a.numbers, a.numbers, a.numbers, a.numbers,
+)  # fmt: skip
+_REFUND_COLUMNS: tuple[Callable[[Any], str], ...] = (
+    a.texts, a.texts, a.numbers, a.numbers, a.texts, a.words, a.optional_texts, a.optional_texts, a.numbers, a.numbers,
+)  # fmt: skip
+_Row = tuple[Any, ...]
 
 
 def request_place(transaction: str) -> str:
@@ -47,37 +69,6 @@ def request_place(transaction: str) -> str:
 
 def secrets_place(payment_id: str) -> str:
     return f"payments.secrets:{payment_id}"
-
-
-def plain_array(items: Iterable[object]) -> str:
-    """Of numbers, booleans and texts without anything to escape (our own ids, hex)."""
-    return "{" + ",".join("NULL" if item is None else str(item) for item in items) + "}"
-
-
-def text_array(items: Iterable[str | None]) -> str:
-    """Of any text."""
-    return (
-        "{"
-        + ",".join(
-            "NULL" if item is None else '"' + item.replace("\\", "\\\\").replace('"', '\\"') + '"' for item in items
-        )
-        + "}"
-    )
-
-
-_PLAIN, _TEXT = plain_array, text_array
-_CHANGE_ARRAYS = (
-    _PLAIN, _PLAIN, _TEXT, _TEXT, _PLAIN, _PLAIN, _PLAIN, _TEXT, _PLAIN, _PLAIN, _PLAIN, _PLAIN, _PLAIN, _PLAIN,
-    _PLAIN, _PLAIN, _PLAIN, _PLAIN, _PLAIN, _PLAIN, _PLAIN, _PLAIN,
-)  # fmt: skip
-_EVENT_ARRAYS = (_PLAIN,) * 7
-_OUTBOX_ARRAYS = (_PLAIN,) * 6
-_INBOX_ARRAYS = (_TEXT, _PLAIN)
-_TRANSACTION_ARRAYS = (
-    _PLAIN, _PLAIN, _PLAIN, _PLAIN, _PLAIN, _PLAIN, _PLAIN, _PLAIN, _PLAIN, _TEXT, _PLAIN, _TEXT, _PLAIN, _PLAIN,
-    _PLAIN,
-)  # fmt: skip
-_REFUND_ARRAYS = (_PLAIN, _PLAIN, _PLAIN, _PLAIN, _PLAIN, _PLAIN, _TEXT, _TEXT, _PLAIN, _PLAIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,152 +80,175 @@ class Encoder:
     shards: int
 
 
-@dataclass(slots=True)
 class Encoded:
-    """The rows of one change. `size` is what it adds to a statement, in bytes, roughly."""
+    """The rows of one change. `size` is what it adds to a statement, in bytes, roughly.
 
-    change: Change
-    row: tuple[Any, ...] | None
-    events: list[tuple[Any, ...]] = field(default_factory=list)
-    outbox: list[OutboxRow] = field(default_factory=list)
-    transactions: list[tuple[Any, ...]] = field(default_factory=list)
-    refunds: list[tuple[Any, ...]] = field(default_factory=list)
-    size: int = 0
+    `row` None: a change that only marks its command.
+    """
+
+    __slots__ = ("change", "events", "outbox", "refunds", "row", "size", "transactions")
+
+    def __init__(self, change: Change) -> None:
+        self.change = change
+        self.row: _Row | None = None
+        self.events: list[_Row] = []
+        self.outbox: list[OutboxRow] = []
+        self.transactions: list[_Row] = []
+        self.refunds: list[_Row] = []
+        self.size = ROW_BYTES
+
+
+def unstorable() -> Refused:
+    return Refused("contains text that cannot be stored", code="VALIDATION_ERROR")
 
 
 def encode_change(change: Change, encoder: Encoder) -> Encoded:
-    """All rows of a change, hashed, sealed and encoded: done once, however often its statement is repeated."""
-    if not change.steps:
-        return Encoded(change, None, size=len(change.command_id))
-    payment, head, payment_id = change.steps[-1].after, change.loaded.head, change.payment_id
-    encoded = Encoded(change, None)
-    for step in change.steps:
-        data, name = encode_event(step.event), type(step.event).__name__
-        head = next_hash(encoder.chain_key, head, payment_id, step.version, step.sequence, name, data)
-        at_ms = step.event.at_ms
-        encoded.events.append((payment_id, step.version, step.sequence, name, at_ms, data.hex(), head.hex()))
-        if step.topic is not None and step.sequence is not None:
-            shard, value = shard_of(payment_id, encoder.shards), encode_published(step)
-            encoded.outbox.append(OutboxRow(shard, payment_id, step.sequence, step.topic, at_ms, None, value))
-            encoded.size += len(value) * 2
-        encoded.size += len(data) * 2
-    secrets = change.secrets
-    sealed = None
-    if secrets is not None and (secrets.method_token or secrets.next_action):
-        sealed = encoder.cipher.seal(encode_secrets(secrets), secrets_place(payment_id)).hex()
-    state = encode_state(payment)
-    before = change.loaded.payment
-    encoded.row = (
-        payment_id, before.version if before is not None else 0, payment.order_id, payment.user_id,
-        status_of(payment), payment.provider, payment.amount_minor, payment.currency, payment.authorized,
-        payment.captured, payment.refund_pending, payment.refunded, payment.disputed, bool(payment.review),
-        payment.version, payment.sequence, state.hex(), sealed, secrets is None, head.hex(), payment.created_at_ms,
-        payment.updated_at_ms,
-    )  # fmt: skip
-    encoded.size += len(state) * 2
-    if payment.attempts or payment.refunds:
-        _add_calls(encoded, before, payment, encoder)
+    """All rows of a change: done once, however often its statement is repeated.
+
+    Raises Refused for text that PostgreSQL cannot keep (NUL, lone surrogates): one such value would take the
+    whole batch with it.
+    """
+    encoded = Encoded(change)
+    try:
+        if change.steps:
+            _encode_steps(encoded, encoder)
+        elif not a.is_storable(change.command_id + change.payment_id):
+            raise unstorable()
+    except (TypeError, UnicodeEncodeError):  # orjson and str.encode meet a lone surrogate
+        raise unstorable() from None
     return encoded
 
 
-def _add_calls(encoded: Encoded, before: Payment | None, after: Payment, encoder: Encoder) -> None:
-    """Rows of the attempts and refunds that this change touched."""
+def _encode_steps(encoded: Encoded, encoder: Encoder) -> None:
+    change = encoded.change
+    payment_id, head, before, payment = (
+        change.payment_id, change.loaded.head, change.loaded.payment, change.steps[-1].after,
+    )  # fmt: skip
+    expected = before.version if before is not None else 0
+    assert change.steps[0].version == expected + 1, "a change continues the payment it was decided on"
+    raw = payment_id + change.command_id + payment.order_id + payment.user_id + payment.provider + payment.currency
+    if not a.is_storable(raw):
+        raise unstorable()
+    size = 0
+    for step in change.steps:
+        data, name, at_ms = encode_event(step.event), type(step.event).__name__, step.event.at_ms
+        head = next_hash(encoder.chain_key, head, payment_id, step.version, step.sequence, name, data)
+        topic, shard, value = None, None, b""
+        if step.topic is not None and step.sequence is not None:
+            topic, shard, value = step.topic, shard_of(payment_id, encoder.shards), encode_published(step)
+            encoded.outbox.append(OutboxRow(shard, payment_id, step.sequence, topic, at_ms, None, value))
+        encoded.events.append(
+            (payment_id, step.version, step.sequence, name, at_ms, data, head.hex(), topic, shard, value)
+        )
+        size += len(data) + len(value) + ROW_BYTES
+    secrets = change.secrets
+    sealed = None  # as they were
+    if secrets is not None:
+        empty = secrets == NO_SECRETS
+        sealed = "" if empty else encoder.cipher.seal(encode_secrets(secrets), secrets_place(payment_id)).hex()
+        size += len(sealed)
+    state = encode_state(payment)
+    encoded.row = (
+        payment_id, expected, payment.order_id, payment.user_id, status_of(payment), payment.provider,
+        payment.amount_minor, payment.currency, payment.authorized, payment.captured, payment.refund_pending,
+        payment.refunded, payment.disputed, bool(payment.review), payment.version, payment.sequence, state, sealed,
+        head.hex(), payment.created_at_ms, payment.updated_at_ms,
+    )  # fmt: skip
+    encoded.size += size + len(state)
+    if payment.attempts or payment.refunds:
+        _encode_calls(encoded, before, payment, encoder)
+
+
+def _encode_calls(encoded: Encoded, before: Payment | None, after: Payment, encoder: Encoder) -> None:
+    """Rows of the attempts and refunds that this change touched, or has an intent for."""
     intents = {intent.call.key: intent for intent in encoded.change.intents}
     old_attempts = before.attempts if before is not None else ()
-    for number, attempt in enumerate(after.attempts):
-        if number >= len(old_attempts) or (old_attempts[number] is not attempt and old_attempts[number] != attempt):
-            encoded.transactions.append(_attempt_row(after, attempt, intents, encoder))
+    for index, attempt in enumerate(after.attempts):
+        key = provider_key(after.payment_id, attempt.kind, attempt.number)
+        if index < len(old_attempts) and key not in intents and old_attempts[index] == attempt:
+            continue
+        _add_call(
+            encoded, encoder, after, intents.get(key), key, attempt.kind, attempt.number, attempt.amount_minor,
+            attempt.provider, attempt.provider_id, TRANSACTION_STATUS[attempt.state], attempt.started_at_ms,
+            attempt.updated_at_ms,
+        )  # fmt: skip
     old_refunds = before.refunds if before is not None else ()
-    for number, refund in enumerate(after.refunds):
-        if number >= len(old_refunds) or (old_refunds[number] is not refund and old_refunds[number] != refund):
-            encoded.transactions.append(_refund_call_row(after, refund, intents, encoder))
-            encoded.refunds.append((
-                refund_id(after.payment_id, refund.number), after.payment_id, refund.number, refund.amount_minor,
-                after.currency, refund.status, refund.reason, refund.provider_id, refund.created_at_ms,
-                refund.updated_at_ms,
-            ))  # fmt: skip
-    encoded.size += 1000 * (len(encoded.transactions) + len(encoded.refunds))
+    for index, refund in enumerate(after.refunds):
+        key = provider_key(after.payment_id, Kind.REFUND, refund.number)
+        if index < len(old_refunds) and key not in intents and old_refunds[index] == refund:
+            continue
+        _add_call(
+            encoded, encoder, after, intents.get(key), key, Kind.REFUND, refund.number, refund.amount_minor,
+            after.provider, refund.provider_id, REFUND_TRANSACTION_STATUS[refund.status], refund.created_at_ms,
+            refund.updated_at_ms,
+        )  # fmt: skip
+        if not a.is_storable(refund.reason or ""):
+            raise unstorable()
+        encoded.size += ROW_BYTES + len(refund.reason or "")
+        encoded.refunds.append((
+            refund_id(after.payment_id, refund.number), after.payment_id, refund.number, refund.amount_minor,
+            after.currency, refund.status, refund.reason, refund.provider_id, refund.created_at_ms,
+            refund.updated_at_ms,
+        ))  # fmt: skip
 
 
-def _attempt_row(
-    payment: Payment, attempt: Attempt, intents: dict[str, Intent], encoder: Encoder
-) -> tuple[Any, ...]:
-    status = TRANSACTION_STATUS[attempt.state]
-    return _call_row(
-        payment, attempt.kind, attempt.number, attempt.amount_minor, attempt.provider, attempt.provider_id,
-        status, attempt.started_at_ms, attempt.updated_at_ms, intents, encoder,
-    )  # fmt: skip
-
-
-def _refund_call_row(
-    payment: Payment, refund: Refund, intents: dict[str, Intent], encoder: Encoder
-) -> tuple[Any, ...]:
-    status = REFUND_TRANSACTION_STATUS[refund.status]
-    return _call_row(
-        payment, Kind.REFUND, refund.number, refund.amount_minor, payment.provider, refund.provider_id, status,
-        refund.created_at_ms, refund.updated_at_ms, intents, encoder,
-    )  # fmt: skip
-
-
-def _call_row(
-    payment: Payment, kind: Kind, number: int, amount_minor: int, provider: str, provider_id: str | None,
-    status: str, created_ms: int, updated_ms: int, intents: dict[str, Intent], encoder: Encoder,
-) -> tuple[Any, ...]:  # fmt: skip
-    key = provider_key(payment.payment_id, kind, number)
+def _add_call(
+    encoded: Encoded, encoder: Encoder, payment: Payment, intent: Intent | None, key: str, kind: Kind, number: int,
+    amount_minor: int, provider: str, provider_id: str | None, status: str, created_ms: int, updated_ms: int,
+) -> None:  # fmt: skip
+    """`tries` counts who may have sent it: the worker that commits its own intent is the first of them."""
     row_id = transaction_id(payment.payment_id, kind, number)
-    intent = intents.get(key)
     request = owner = None
-    wait_s: float | None = LOOK_AGAIN_S if status in ("PENDING", "UNKNOWN") else None
+    wait_s: float | None = LOOK_AGAIN_S if status in OPEN_STATUSES else None
     if intent is not None and wait_s is not None:
         request = encoder.cipher.seal(encode_call(intent.call), request_place(row_id)).hex()
         owner = intent.owner
         wait_s = intent.lease_s if owner is not None else 0.0
-    return (
-        row_id, payment.payment_id, number, kind, status, amount_minor, payment.currency, provider, key, provider_id,
-        request, owner, wait_s, created_ms, updated_ms,
-    )  # fmt: skip
+        encoded.size += len(request)
+    if not a.is_storable((provider_id or "") + (owner or "") + provider):
+        raise unstorable()
+    encoded.size += ROW_BYTES
+    encoded.transactions.append((
+        row_id, payment.payment_id, number, kind, status, amount_minor, payment.currency, provider, key,
+        provider_id, request, owner, wait_s, int(owner is not None), created_ms, updated_ms,
+    ))  # fmt: skip
 
 
 def build_statement(batch: Sequence[Encoded], notify: str | None) -> tuple[str, list[str]]:
     """The text and parameters of the statement for a batch; a part that has no rows is left out."""
     changed = [one for one in batch if one.row is not None]
-    unchanged = [one.change for one in batch if one.row is None]
     parts: list[str] = []
     parameters: list[str] = []
 
-    def add(name: str, arrays: Sequence[Any], rows: Sequence[Sequence[Any]]) -> None:
-        parts.append(QUERIES[name])
-        if arrays:
-            parameters.extend(array(column) for array, column in zip(arrays, zip(*rows, strict=True), strict=True))
+    def add(name: str, columns: Sequence[Callable[[Any], str]], rows: Sequence[_Row]) -> None:
+        if rows:
+            parts.append(QUERIES[name])
+            parameters.extend(encode(column) for encode, column in zip(columns, zip(*rows, strict=True), strict=True))
 
     won: list[str] = []
     if changed:
-        add("changes", _CHANGE_ARRAYS, [one.row for one in changed if one.row is not None])
-        if any(one.row is not None and one.row[1] == 0 for one in changed):
-            add("insert_payments", (), ())
-            won.append("select id from ins")
-        if any(one.row is not None and one.row[1] > 0 for one in changed):
-            add("update_payments", (), ())
-            won.append("select id from upd")
-    parts.append(f"won as ({' union all '.join(won) or 'select null::text as id where false'})")
-    add("insert_events", _EVENT_ARRAYS, rows) if (rows := [row for one in changed for row in one.events]) else None
+        add("changes", _PAYMENT_COLUMNS, [one.row for one in changed if one.row is not None])
+        # Without these the planner would look for payments to update among those that are only inserted.
+        if any(one.change.loaded.payment is None for one in changed):
+            parts.append(QUERIES["insert_payments"])
+            won.append("select id, true as fresh from ins")
+        if any(one.change.loaded.payment is not None for one in changed):
+            parts.append(QUERIES["update_payments"])
+            won.append("select id, false as fresh from upd")
+    parts.append(f"won as ({' union all '.join(won) or 'select null::text as id, false as fresh where false'})")
+    add("insert_events", _EVENT_COLUMNS, [row for one in changed for row in one.events])
+    if any(one.outbox for one in changed):
+        parts.append(QUERIES["insert_outbox"])
     marks = [(one.change.command_id, one.change.payment_id) for one in changed if one.change.command_id]
-    add("insert_inbox", _INBOX_ARRAYS, marks) if marks else None
-    outbox = [
-        (row.shard, row.payment_id, row.sequence, row.topic, row.at_ms, row.value.hex())
-        for one in changed
-        for row in one.outbox
-    ]
-    add("insert_outbox", _OUTBOX_ARRAYS, outbox) if outbox else None
-    calls = [row for one in changed for row in one.transactions]
-    add("upsert_transactions", _TRANSACTION_ARRAYS, calls) if calls else None
-    refunds = [row for one in changed for row in one.refunds]
-    add("upsert_refunds", _REFUND_ARRAYS, refunds) if refunds else None
-    if unchanged:
-        add("mark_unchanged", _INBOX_ARRAYS, [(change.command_id, change.payment_id) for change in unchanged])
+    add("insert_inbox", _INBOX_COLUMNS, marks)
+    add("upsert_transactions", _TRANSACTION_COLUMNS, [row for one in changed for row in one.transactions])
+    add("upsert_refunds", _REFUND_COLUMNS, [row for one in changed for row in one.refunds])
+    unchanged = [one.change for one in batch if one.row is None and one.change.command_id]
+    add("mark_unchanged", _INBOX_COLUMNS, [(change.command_id, change.payment_id) for change in unchanged])
+    result = QUERIES["result"]
     if notify is not None:
+        # A part that nothing reads is not run unless it writes: the notification has to be asked for.
         parts.append(QUERIES["notify_owners"])
         parameters.append(notify)
-        # A part that nothing reads is not run unless it writes: the notification has to be asked for.
-        return f"with {', '.join(parts)} {QUERIES['result']} cross join ntf", parameters
-    return f"with {', '.join(parts)} {QUERIES['result']}", parameters
+        result += " cross join ntf"
+    return f"with {', '.join(parts)} {result}", parameters

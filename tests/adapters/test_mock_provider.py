@@ -4,16 +4,25 @@ import asyncio
 from dataclasses import dataclass, replace
 
 import pytest
-
-from payment_service.adapters.providers.mock import PROVIDER, MockProvider, object_id_of
-from payment_service.core.ports import Answer, ProviderCall
-from payment_service.core.terms import Kind, Verdict
 from rigs.provider_rig import call_for
 from rigs.settable_clock import SettableClock
 
+from payment_service.adapters.providers.mock import PROVIDER, MockProvider, object_id_of
+from payment_service.adapters.providers.mock_memory import MockMemory
+from payment_service.core.ports import Answer, ProviderCall
+from payment_service.core.terms import Kind, Verdict
 
-def new_mock(clock: SettableClock | None = None, settle_ms: int = 5000, **limits: int) -> MockProvider:
-    return MockProvider(clock or SettableClock(), public_url="http://shop.test/", settle_ms=settle_ms, **limits)
+
+def new_mock(
+    clock: SettableClock | None = None, settle_ms: int = 5000, latency_ms: int = 0, memory: MockMemory | None = None
+) -> MockProvider:
+    return MockProvider(
+        clock or SettableClock(),
+        public_url="http://shop.test/",
+        settle_ms=settle_ms,
+        latency_ms=latency_ms,
+        memory=memory,
+    )
 
 
 async def pay(mock: MockProvider, token: str | None, payment_id: str = "pay_1") -> tuple[ProviderCall, Answer]:
@@ -120,7 +129,9 @@ async def test_a_call_given_up_during_the_latency_has_happened() -> None:
         (Kind.REFUND, None, Verdict.APPROVED),
     ],
 )
-async def test_after_a_restart_a_look_up_says_what_the_token_says(kind: Kind, token: str | None, verdict: Verdict) -> None:
+async def test_after_a_restart_a_look_up_says_what_the_token_says(
+    kind: Kind, token: str | None, verdict: Verdict
+) -> None:
     before, after = new_mock(), new_mock()
     made = await before.create_object(call_for("pay_1"))
     call = call_for("pay_1", kind, token=token, object_id=made.object_id)
@@ -164,24 +175,26 @@ class Held:
 
 
 async def test_the_memory_is_bounded_and_forgets_the_settled_first() -> None:
-    mock = new_mock(objects_max=3, keys_max=100)
+    memory = MockMemory(objects_max=3, keys_max=100)
+    mock = new_mock(memory=memory)
     waiting, _ = await pay(mock, "tok_threeDSecure", "pay_waiting")
     for number in range(10):
         await pay(mock, "tok_visa", f"pay_{number}")
-    assert Held(len(mock._objects), len(mock._said)) == Held(3, 6)
+    assert Held(len(memory.objects), len(memory.said)) == Held(3, 6)
     assert waiting.object_id is not None
     assert mock.approve(waiting.object_id)
 
 
 async def test_the_memory_is_bounded_when_nothing_settles() -> None:
-    mock = new_mock(objects_max=1000, keys_max=8)
+    memory = MockMemory(objects_max=1000, keys_max=8)
+    mock = new_mock(memory=memory)
     calls = [(await pay(mock, "tok_threeDSecure", f"pay_{number}"))[0] for number in range(10)]
-    assert Held(len(mock._objects), len(mock._said)) == Held(4, 8)
+    assert Held(len(memory.objects), len(memory.said)) == Held(4, 8)
     assert (await mock.lookup(calls[0])).verdict is Verdict.PENDING
 
 
 async def test_what_was_declined_and_waits_again_is_not_forgotten_before_the_settled() -> None:
-    mock = new_mock(objects_max=2)
+    mock = new_mock(memory=MockMemory(objects_max=2))
     call, _ = await pay(mock, "tok_chargeDeclined", "pay_a")
     await mock.send(replace(call, key="pay_a:charge:2", number=2, method_token="tok_threeDSecure"))
     await pay(mock, "tok_visa", "pay_b")

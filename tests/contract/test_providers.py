@@ -1,4 +1,4 @@
-"""The Provider port: one suite over every provider that is found. What a provider does beyond it is tested elsewhere."""
+"""The Provider port: one suite over every provider that is found. What one does beyond it is tested elsewhere."""
 
 import importlib
 from collections.abc import AsyncIterator
@@ -7,11 +7,11 @@ from itertools import count
 
 import pytest
 import pytest_asyncio
+from rigs.provider_rig import ProviderRig, call_for
 
 from payment_service.adapters.providers import find_providers
 from payment_service.core.ports import Answer, ProviderCall
 from payment_service.core.terms import Kind, Verdict
-from rigs.provider_rig import ProviderRig, call_for
 
 FOUND = find_providers()
 _numbers = count(1)

@@ -1,4 +1,4 @@
-"""Delivery on Apache Kafka: workers are real processes, killed and joined while hundreds of events are in flight.
+"""Delivery on Apache Kafka: workers are real processes, killed and joined with hundreds of events in flight.
 
 This file is also the worker: `python test_delivery_kafka.py` with its settings in the environment.
 Each line of its log: S (started) or D (durable), key, sequence, partition, offset, pid, time.
@@ -272,8 +272,7 @@ async def test_kill_9_with_a_thousand_in_flight_loses_nothing(bench: Bench, by_b
     assert bench.in_flight_of(first.pid) > 1_000
     second = bench.worker(by_batches=by_batches)
     await bench.until(lambda: bench.done() == sent, "all done")
-    again = bench.judge()
-    assert 0 < again < 6_000
+    assert bench.judge() < 6_000  # what was done and not yet committed, bounded by the window
     await bench.all_committed()
     await end(second)
 

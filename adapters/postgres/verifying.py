@@ -1,0 +1,61 @@
+"""Whether a payment's stored history is what we wrote: its audit chain, its numbers, and the row that follows from it.
+
+Room: adapters/postgres. Pure.
+"""
+
+from dataclasses import dataclass
+
+from payment_service.adapters.audit_chain import next_hash
+from payment_service.codecs.events import decode_event
+from payment_service.codecs.state import decode_state
+from payment_service.core.errors import Malformed
+from payment_service.core.facts import fold
+
+
+@dataclass(frozen=True, slots=True)
+class StoredHistory:
+    """One snapshot. `state`, `head` and `version` are of the payment's row, None when there is none."""
+
+    payment_id: str
+    state: str | None
+    head: bytes | None
+    version: int | None
+    events: list[tuple[int, int | None, str, bytes, bytes]]
+    """version, sequence, type, data, hash."""
+
+
+def problems_of(key: bytes, stored: StoredHistory) -> list[str]:
+    """Every way in which it does not fit, in words; empty when it does."""
+    problems: list[str] = []
+    head, sequence_before = b"", 0
+    for expected, (version, sequence, type_name, data, digest) in enumerate(stored.events, start=1):
+        if version != expected:
+            problems.append(f"version {expected} is missing: {version} comes next")
+            break
+        if sequence is not None:
+            if sequence != sequence_before + 1:
+                problems.append(f"version {version}: published as {sequence} after {sequence_before}")
+            sequence_before = sequence
+        if digest != next_hash(key, head, stored.payment_id, version, sequence, type_name, data):
+            problems.append(f"version {version}: its hash does not fit")
+        head = digest
+    if stored.state is None:
+        if stored.events:
+            problems.append("the payment's row is missing")
+        return problems
+    if stored.version != len(stored.events):
+        problems.append(f"the row is of version {stored.version}, the history has {len(stored.events)} events")
+    if stored.head != head:
+        problems.append("the row's chain head is not the last hash")
+    if not problems and not _follows(stored):
+        problems.append("the row's state does not follow from its history")
+    return problems
+
+
+def _follows(stored: StoredHistory) -> bool:
+    assert stored.state is not None
+    try:
+        events = [decode_event(type_name, data) for _, _, type_name, data, _ in stored.events]
+        return fold(stored.payment_id, events) == decode_state(stored.state)
+    except Malformed:
+        return False

@@ -1,0 +1,173 @@
+"""`payment-service payments`: what PostgreSQL says, which is the truth.
+
+Room: cli. Reads only.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from payment_service.cli import service
+from payment_service.cli.outcome import NOTHING, Failed, end, explaining
+from payment_service.cli.output import moment, money, print_json, print_table, status_text
+from payment_service.codecs.rest import page_view, payment_with_history_view, timeline_view
+from payment_service.core.payment import Payment
+from payment_service.core.ports import PaymentFilter, PaymentPage, StoredEvent
+from payment_service.core.terms import Status
+
+LIMIT_MAX = 1000
+OFFSET_MAX = 10_000
+DATES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"]
+
+
+@click.group()
+def payments() -> None:
+    """Look at payments in the database."""
+
+
+@payments.command("list")
+@click.option("--status", type=click.Choice([status.value for status in Status], case_sensitive=False))
+@click.option("--user", help="Of this user.")
+@click.option("--provider", help="STRIPE, PAYPAL or MOCK.")
+@click.option("--since", type=click.DateTime(DATES), help="Created at this time or later (UTC).")
+@click.option("--until", type=click.DateTime(DATES), help="Created before this time (UTC).")
+@click.option("--sort", type=click.Choice(["createdAt", "amount", "status"]), default="createdAt", show_default=True)
+@click.option("--ascending", is_flag=True, help="Smallest or oldest first.")
+@click.option("--limit", type=click.IntRange(1, LIMIT_MAX), default=20, show_default=True)
+@click.option("--offset", type=click.IntRange(0, OFFSET_MAX), default=0)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@explaining
+def list_payments(as_json: bool, **given: Any) -> None:
+    """List payments, newest first."""
+    query = _query(**given)
+    page = asyncio.run(_find(query))
+    if as_json:
+        print_json(page_view(page, query))
+    elif page.payments:
+        print_table(
+            "Payments",
+            ("payment", "order", "user", "status", "amount", "provider", "created", "note"),
+            [_line(payment) for payment in page_view(page, query)["payments"]],
+            right=["amount"],
+            note=_of_total(query, page),
+        )
+    else:
+        click.echo("No payment is like that.", err=True)
+    end(0 if page.payments else NOTHING)
+
+
+def _query(
+    status: str | None, user: str | None, provider: str | None, since: datetime | None, until: datetime | None,
+    sort: str, ascending: bool, limit: int, offset: int,
+) -> PaymentFilter:  # fmt: skip
+    return PaymentFilter(
+        user_id=user,
+        status=status.upper() if status else None,
+        provider=provider.upper() if provider else None,
+        created_from_ms=_ms(since),
+        created_to_ms=_ms(until),
+        sort_by=sort,
+        descending=not ascending,
+        limit=limit,
+        offset=offset,
+    )
+
+
+def _ms(moment_given: datetime | None) -> int | None:
+    return None if moment_given is None else int(moment_given.replace(tzinfo=UTC).timestamp() * 1000)
+
+
+def _line(payment: dict[str, Any]) -> Sequence[Any]:
+    flags = ("needsReview", "disputed", "cancelRequested", "unconfirmed")
+    return (
+        payment["id"], payment["orderId"], payment["userId"], status_text(payment["status"]),
+        money(payment["amount"], payment["currency"]), payment["paymentProvider"], moment(payment["createdAt"]),
+        " ".join(flag for flag in flags if payment[flag]),
+    )  # fmt: skip
+
+
+def _of_total(query: PaymentFilter, page: PaymentPage) -> str:
+    first, last = query.offset + 1, query.offset + len(page.payments)
+    return f"{first}-{last} of {'more than ' if page.total_capped else ''}{page.total}"
+
+
+@payments.command()
+@click.argument("payment_id")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@explaining
+def show(payment_id: str, as_json: bool) -> None:
+    """Show one payment with its provider calls and refunds."""
+    payment = asyncio.run(_load(payment_id))
+    if payment is None:
+        raise _unknown(payment_id)
+    view = payment_with_history_view(payment)
+    if as_json:
+        print_json(view)
+        return
+    calls, refunds = view.pop("transactions"), view.pop("refunds")
+    view["status"] = status_text(view["status"])
+    print_table(f"Payment {payment_id}", ("field", "value"), view.items())
+    if calls:
+        print_table(
+            "Provider calls", ("call", "type", "status", "amount", "at the provider", "failure", "updated"),
+            [
+                (it["id"], it["type"], it["status"], money(it["amount"], it["currency"]),
+                 it["providerTransactionId"], (it["failure"] or {}).get("code"), moment(it["updatedAt"]))
+                for it in calls
+            ],
+            right=["amount"],
+        )  # fmt: skip
+    if refunds:
+        print_table(
+            "Refunds", ("refund", "status", "amount", "reason", "created"),
+            [
+                (it["id"], it["status"], money(it["amount"], it["currency"]), it["reason"], moment(it["createdAt"]))
+                for it in refunds
+            ],
+            right=["amount"],
+        )  # fmt: skip
+
+
+@payments.command()
+@click.argument("payment_id")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@explaining
+def timeline(payment_id: str, as_json: bool) -> None:
+    """Show everything that ever happened to a payment, in order."""
+    events = [timeline_view(event) for event in asyncio.run(_events(payment_id))]
+    if not events:
+        raise _unknown(payment_id)
+    if as_json:
+        print_json(events)
+        return
+    print_table(
+        f"Timeline of {payment_id}", ("#", "published", "at (UTC)", "what", "by", "through", "why", "details"),
+        [
+            (it["version"], it["sequence"], moment(it["timestamp"]), it["type"], it["by"], it["source"],
+             it["reason"], it["details"] or "")
+            for it in events
+        ],
+        right=["#", "published"],
+    )  # fmt: skip
+
+
+def _unknown(payment_id: str) -> Failed:
+    return Failed(f"there is no payment {payment_id}", NOTHING, "`payment-service payments list` shows what there is.")
+
+
+async def _find(query: PaymentFilter) -> PaymentPage:
+    async with service.open_reader(service.load_settings()) as store:
+        return await store.find(query)
+
+
+async def _load(payment_id: str) -> Payment | None:
+    async with service.open_reader(service.load_settings()) as store:
+        return (await store.load(payment_id)).payment
+
+
+async def _events(payment_id: str) -> list[StoredEvent]:
+    async with service.open_reader(service.load_settings()) as store:
+        return await store.events(payment_id)

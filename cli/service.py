@@ -1,0 +1,79 @@
+"""The one door from the commands to the service: imported when a command runs, so that `--help` does not wait for it.
+
+Room: cli. Nothing else in cli/ names app.py or worker.py.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any
+
+from payment_service.core.ports import PaymentStore
+
+if TYPE_CHECKING:
+    from payment_service.app import Settings
+
+
+def load_settings() -> "Settings":
+    from payment_service import app
+
+    return app.Settings.load()
+
+
+def prepare_logging(settings: "Settings") -> None:
+    from payment_service import app
+
+    app.prepare_logging(settings)
+
+
+def run_worker(settings: "Settings") -> int:
+    """With the embedded broker or PostgreSQL where the settings name none."""
+    from payment_service import worker
+
+    if settings.embedded_broker or settings.embedded_database:
+        return worker.run_dev(settings)
+    return worker.run(settings)
+
+
+def run_dev(settings: "Settings") -> int:
+    from payment_service import worker
+
+    return worker.run_dev(settings)
+
+
+async def migrate(settings: "Settings") -> Sequence[str]:
+    from payment_service import app
+
+    async with app.with_database(settings) as pointed:
+        return await app.migrate(pointed)
+
+
+async def pending_migrations(settings: "Settings") -> Sequence[str]:
+    from payment_service import app
+
+    async with app.with_database(settings) as pointed:
+        return await app.pending_migrations(pointed)
+
+
+def make_token(settings: "Settings", user_id: str, roles: Sequence[str], ttl_s: int) -> str:
+    from payment_service import app
+
+    return app.make_token(settings, user_id, roles, ttl_s)
+
+
+def open_reader(settings: "Settings") -> AbstractAsyncContextManager[PaymentStore]:
+    from payment_service import app
+
+    return app.open_reader(settings)
+
+
+async def read_table(settings: "Settings", name: str, key: str | None) -> Mapping[str, Mapping[str, Any]]:
+    from payment_service import app
+
+    return await app.read_table(settings, name, key)
+
+
+def broker_options(settings: "Settings") -> dict[str, Any]:
+    """Of aiokafka's clients, for the broker that the settings name or the one that runs beside us."""
+    from payment_service import app
+
+    return app.kafka_client(app.with_broker(settings)).options()

@@ -1,0 +1,64 @@
+"""`payment-service table`: what is in a Faust table, read from its changelog topic; no worker has to run.
+
+Room: cli.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from payment_service.cli import service
+from payment_service.cli.outcome import NOTHING, end, explaining
+from payment_service.cli.output import moment, money, print_json, print_table, status_text
+from payment_service.tables import payments
+
+LIMIT = 50
+LIMIT_MAX = 1_000_000
+
+Rows = Sequence[tuple[str, Mapping[str, Any]]]
+
+
+@click.command()
+@click.argument("name")
+@click.option("--key", help="Only this row, for example a payment id.")
+@click.option("--status", help="Only rows with this status.")
+@click.option("--limit", type=click.IntRange(1, LIMIT_MAX), default=LIMIT, show_default=True, help="Rows shown.")
+@click.option("--json", "as_json", is_flag=True, help="For programs: a list of rows.")
+@explaining
+def table(name: str, key: str | None, status: str | None, limit: int, as_json: bool) -> None:
+    """Show the rows of the table NAME, newest first (`payment-service tables` lists the names)."""
+    found = asyncio.run(service.read_table(service.load_settings(), name, key))
+    rows = chosen(found, status)
+    shown = rows[:limit]
+    if as_json:
+        print_json([{"key": it, **row} for it, row in shown])
+    elif shown:
+        note = f"{len(shown)} of {len(rows)} rows" + ("; more with --limit" if len(rows) > len(shown) else "")
+        columns, lines = _payment_lines(shown) if name == payments.NAME else _plain_lines(shown)
+        print_table(f"Table {name}", columns, lines, right=["amount", "sequence"], note=note)
+    else:
+        click.echo("No row is like that.", err=True)
+    end(0 if shown else NOTHING)
+
+
+def chosen(rows: Mapping[str, Mapping[str, Any]], status: str | None) -> Rows:
+    wanted = status.upper() if status else None
+    kept = [(key, row) for key, row in rows.items() if wanted is None or row.get("status") == wanted]
+    kept.sort(key=lambda one: str(one[1].get("timestamp")), reverse=True)
+    return kept
+
+
+def _payment_lines(rows: Rows) -> tuple[Sequence[str], list[Sequence[Any]]]:
+    columns = ("payment", "order", "user", "status", "amount", "sequence", "last event", "at (UTC)")
+    return columns, [
+        (key, row.get("orderId"), row.get("userId"), status_text(row.get("status")),
+         money(row.get("amount"), row.get("currency")), row.get("sequence"), row.get("eventType"),
+         moment(row.get("timestamp")))
+        for key, row in rows
+    ]  # fmt: skip
+
+
+def _plain_lines(rows: Rows) -> tuple[Sequence[str], list[Sequence[Any]]]:
+    return ("key", "value"), [(key, row) for key, row in rows]

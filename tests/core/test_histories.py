@@ -1,0 +1,301 @@
+"""Any history: repeated, reordered, late and contradicting answers, cancels, refunds, disputes, orders.
+
+The auditor beside the machine knows the facts only and keeps its own sums; it shares no code with apply().
+A failure prints the steps as words of rigs/histories.py, and a blob that replays it.
+"""
+
+from collections import Counter
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from rigs.histories import PAYMENT_ID, command_of
+
+from payment_service.codecs.events import decode_event, encode_event
+from payment_service.codecs.published import decode_published, encode_published
+from payment_service.codecs.state import decode_state, encode_state
+from payment_service.core import commands as c
+from payment_service.core import events as e
+from payment_service.core.decide import ORDER_MISMATCH, decide
+from payment_service.core.errors import Refused
+from payment_service.core.facts import apply, fold
+from payment_service.core.payment import (
+    ATTEMPTS_MAX,
+    CLOSING_ATTEMPTS,
+    Payment,
+    attempt_in_the_way,
+    refundable,
+    status_of,
+)
+from payment_service.core.ports import Step
+from payment_service.core.terms import IN_THE_WAY, TAKES_MONEY, AttemptState, Kind, RefundStatus, Status
+
+EXAMPLES, STEPS = 300, 60
+STEPS_MIN = 10_000
+PAID = frozenset({Status.SUCCEEDED, Status.PARTIALLY_REFUNDED, Status.REFUNDED})
+REFUND_OPEN = frozenset({RefundStatus.PENDING, RefundStatus.PROCESSING, RefundStatus.UNKNOWN})
+steps_taken: Counter[str] = Counter()
+
+LIVES = [
+    "created", "created manual", "created confirmed", "created amount=500", "created user=u2 confirmed",
+    "order", "order charge", "order amount=500", "order user=u2",
+]  # fmt: skip
+DEEDS = [
+    "charge", "charge", "charge", "process", "charge approved", "charge user=u2", "charge object=pi_9",
+    "capture", "capture 1000", "capture 0", "cancel", "order-cancel", "order-cancel refund",
+    "refund", "refund 1000", "refund 100", "refund -5",
+]  # fmt: skip
+ODDITIES = [
+    "expire-authorization", "external 500 re_9", "external 500 re_9 pending", "external 500 re_9 declined",
+    "external 1000 re_1", "dispute open 700", "dispute won", "dispute lost", "dispute open 3000 dp_2", "flag ODD",
+    "clear",
+]  # fmt: skip
+VERDICTS = ["approved", "approved", "declined", "not-sent", "pending", "unknown"]
+SAYS = ["", "", "", " id=none", " id=ch_1", " id=ch_2", " amount=1000", " amount=9000", " amount=0", " currency=USD",
+        " by=operator", " by=lookup", " review=ACCOUNT_DIFFERS", " gone"]  # fmt: skip
+
+
+class Auditor:
+    """What the facts alone say: the money, and who was told what."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[int, Kind] = {}
+        self.ids: dict[int, str | None] = {}
+        self.counted: Counter[tuple[Kind, str]] = Counter()
+        self.authorized = self.captured = self.ordered = 0
+        self.refunds: dict[int, tuple[RefundStatus, int, bool]] = {}
+        self.topics: list[str] = []
+
+    def hear(self, event: e.Event) -> None:
+        match event:
+            case e.AttemptStarted():
+                self.kinds[event.number] = event.kind
+                self.ordered += event.by == "order" and event.kind in TAKES_MONEY
+            case e.AttemptPending():
+                self.ids[event.number] = event.provider_id or self.ids.get(event.number)
+            case e.AttemptApproved(counted=True):
+                kind = self.kinds[event.number]
+                self.authorized += event.amount_minor if kind in TAKES_MONEY else 0
+                self.captured += event.amount_minor if kind in (Kind.CHARGE, Kind.CAPTURE) else 0
+                provider_id = event.provider_id or self.ids.get(event.number)
+                if provider_id is not None and kind is not Kind.VOID:
+                    self.counted[kind, provider_id] += 1
+            case e.RefundRequested():
+                self.refunds[event.number] = (RefundStatus.PENDING, event.amount_minor, True)
+            case e.RefundPending() | e.RefundUnknown():
+                _, amount, counted = self.refunds[event.number]
+                self.refunds[event.number] = (RefundStatus.PROCESSING, amount, counted)
+            case e.RefundCompleted():
+                self.refunds[event.number] = (RefundStatus.COMPLETED, event.amount_minor, event.counted)
+            case e.RefundFailed() | e.RefundNotSent():
+                self.refunds[event.number] = (RefundStatus.FAILED, 0, True)
+            case e.ExternalRefund():
+                self.refunds[event.number] = (event.status, event.amount_minor, True)
+            case _:
+                pass
+
+    def check(self, payment: Payment) -> None:
+        pending = sum(amount for status, amount, _ in self.refunds.values() if status in REFUND_OPEN)
+        done = sum(amount for status, amount, counted in self.refunds.values() if counted and status is RefundStatus.COMPLETED)
+        assert (payment.authorized, payment.captured) == (self.authorized, self.captured)
+        assert (payment.refund_pending, payment.refunded) == (pending, done)
+        assert payment.disputed == sum(d.amount_minor for d in payment.disputes if d.state.value != "WON")
+        assert not self.counted or max(self.counted.values()) == 1, "one movement of money was counted twice"
+        assert self.ordered <= 1, "an order event starts at most one charge in a payment's life"
+        refunded_ids = [r.provider_id for r in payment.refunds if r.counted and r.status is RefundStatus.COMPLETED]
+        known_ids = [provider_id for provider_id in refunded_ids if provider_id is not None]
+        assert len(known_ids) == len(set(known_ids)), "one refund was counted twice"
+
+
+class Histories(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.payment: Payment | None = None
+        self.replayed: Payment | None = None
+        self.events: list[e.Event] = []
+        self.auditor = Auditor()
+        self.at_ms = 0
+        self.published = 0
+        self.looked_at = False
+        """A person cleared the flags: what was odd before that is theirs."""
+
+    # --- rules -----------------------------------------------------------------------------------------------
+
+    @initialize(word=st.sampled_from([*LIVES, "order-cancel"]))
+    def begin(self, word: str) -> None:
+        self.do(word)
+
+    @rule(word=st.sampled_from(LIVES))
+    def create_again(self, word: str) -> None:
+        self.do(word)
+
+    @rule(word=st.sampled_from(DEEDS))
+    def deed(self, word: str) -> None:
+        self.do(word)
+
+    @rule(word=st.sampled_from(ODDITIES))
+    def oddity(self, word: str) -> None:
+        self.do(word)
+
+    @precondition(lambda self: self.payment is not None and self.payment.attempts)
+    @rule(word=st.sampled_from(["object", "object", "object pi_1", "object pi_7", "action", "expire-action"]), back=st.integers(0, 2))
+    def step(self, word: str, back: int) -> None:
+        self.do(f"{word} #{self.nth(back)}")
+
+    @precondition(lambda self: self.payment is not None and self.payment.attempts)
+    @rule(verdict=st.sampled_from(VERDICTS), says=st.sampled_from(SAYS), back=st.sampled_from([0, 0, 0, 1, 2]))
+    def answer(self, verdict: str, says: str, back: int) -> None:
+        self.do(f"{verdict} #{self.nth(back)}{says}")
+
+    @precondition(lambda self: self.payment is not None and self.payment.refunds)
+    @rule(
+        verdict=st.sampled_from(VERDICTS),
+        says=st.sampled_from(["", "", " id=re_9", " amount=50", " by=operator"]),
+        back=st.integers(0, 2),
+    )
+    def refund_answer(self, verdict: str, says: str, back: int) -> None:
+        assert self.payment is not None
+        self.do(f"{verdict} r#{max(1, len(self.payment.refunds) - back)}{says}")
+
+    def nth(self, back: int) -> int:
+        assert self.payment is not None
+        return max(1, len(self.payment.attempts) - back)
+
+    # --- one step --------------------------------------------------------------------------------------------
+
+    def do(self, word: str) -> None:
+        steps_taken["all"] += 1
+        self.at_ms += 600  # two steps outlast an action
+        command = command_of(word, self.payment, self.at_ms)
+        before = self.payment
+        try:
+            events = decide(before, command)
+        except Refused as refused:
+            assert refusal(before, command) == refused.code
+            return
+        steps_taken["changed"] += bool(events)
+        for event in events:
+            self.record(event)
+        if before is None:
+            assert self.payment is not None
+        self.payment = self.payment or before
+        if not isinstance(command, c.RequestRefund):
+            assert decide(self.payment, command) == [], "the same command again changes nothing"
+        if isinstance(command, c.ClearReview):
+            self.looked_at = True
+        if self.payment is not None:
+            self.check(before, self.payment)
+
+    def record(self, event: e.Event) -> None:
+        before = self.payment
+        self.allowed(before, event)
+        after, topic = apply(before, event, PAYMENT_ID)
+        stored = encode_event(event)
+        read = decode_event(type(event).__name__, stored)
+        assert read == event
+        assert encode_event(read) == stored
+        self.replayed, _ = apply(self.replayed, read, PAYMENT_ID)
+        assert after.version == (before.version if before is not None else 0) + 1
+        if topic is None:
+            assert after.sequence == self.published
+        else:
+            self.published += 1
+            assert after.sequence == self.published
+            body = decode_published(encode_published(Step(event, after.version, after.sequence, topic, after)))
+            assert body["data"]["status"] == after.told == status_of(after) != Status.PROCESSING or topic.value in (
+                "payment.refunded", "payment.refund_failed", "payment.disputed", "payment.created",
+            )  # fmt: skip
+        self.auditor.hear(event)
+        self.events.append(event)
+        self.payment = after
+
+    def allowed(self, before: Payment | None, event: e.Event) -> None:
+        """What no decision may ever do, whatever came before."""
+        if before is None:
+            return
+        assert not (before.cancel_final and isinstance(event, e.Reopened)), "the order's cancellation is final"
+        if isinstance(event, e.ObjectCreated):
+            assert not before.object_open, "two provider objects could both be paid"
+            assert before.captured == 0
+        if isinstance(event, e.RefundRequested):
+            assert 0 < event.amount_minor <= refundable(before)
+        if not isinstance(event, e.AttemptStarted):
+            return
+        in_the_way = attempt_in_the_way(before)
+        assert in_the_way is None or in_the_way.state is AttemptState.ACTION, "one attempt at a time"
+        assert len(before.attempts) < ATTEMPTS_MAX + CLOSING_ATTEMPTS
+        if event.kind in TAKES_MONEY:
+            assert before.captured == 0
+            assert before.authorization_open == 0
+            assert not (before.cancelled or before.cancel_requested or before.cancel_final)
+            assert ORDER_MISMATCH not in before.review
+            assert event.amount_minor == before.amount_minor
+        if event.kind is Kind.CAPTURE:
+            assert 0 < event.amount_minor <= before.authorization_open
+            assert not before.cancel_requested
+
+    # --- after each step -------------------------------------------------------------------------------------
+
+    def check(self, before: Payment | None, payment: Payment) -> None:
+        self.auditor.check(payment)
+        assert self.replayed == payment
+        data = encode_state(payment)
+        assert decode_state(data) == payment
+        assert encode_state(decode_state(data)) == data
+        assert sum(a.state in IN_THE_WAY for a in payment.attempts) <= 1
+        if before is not None and status_of(before) in PAID:
+            assert status_of(payment) in PAID
+        self.check_money(before, payment)
+        self.check_cancelled(payment)
+        if payment.known and attempt_in_the_way(payment) is None:
+            assert payment.told is status_of(payment), "the world was left with an old word"
+
+    def check_money(self, before: Payment | None, payment: Payment) -> None:
+        assert min(payment.refunded, payment.refund_pending, payment.authorization_open, payment.disputed) >= 0
+        if in_order(payment) or (before is not None and not in_order(before)):
+            return
+        assert payment.review, "provider facts exceed what we decided, and nobody is told"
+
+    def check_cancelled(self, payment: Payment) -> None:
+        if not (payment.cancelled or payment.cancel_requested) or payment.review or self.looked_at:
+            return
+        in_the_way = attempt_in_the_way(payment)
+        if in_the_way is not None:
+            assert in_the_way.state is not AttemptState.ACTION, "a shopper may still pay what was cancelled"
+        elif payment.captured > 0:
+            assert payment.refunded + payment.refund_pending + payment.disputed >= payment.captured
+        else:
+            assert payment.cancelled
+            assert not payment.object_open
+            assert payment.authorization_open == 0
+
+    def teardown(self) -> None:
+        assert fold(PAYMENT_ID, self.events) == self.payment
+
+
+def in_order(payment: Payment) -> bool:
+    return 0 <= payment.refunded + payment.refund_pending <= payment.captured <= payment.authorized
+
+
+def refusal(payment: Payment | None, command: c.Command) -> str | None:
+    try:
+        decide(payment, command)
+    except Refused as refused:
+        return refused.code
+    return None
+
+
+def test_any_history_keeps_the_rules() -> None:
+    steps_taken.clear()
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Histories,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            print_blob=True,
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )
+    assert steps_taken["all"] >= STEPS_MIN
+    assert steps_taken["changed"] >= STEPS_MIN / 5, "most words are refused: the machine says nothing"

@@ -1,0 +1,310 @@
+"""The desk, the executor and the effects together, over the memory store and a provider that says what it is told."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from payment_service.adapters.memory.payment_store import MemoryPaymentStore
+from payment_service.core.commands import Cancel, CreatePayment
+from payment_service.core.errors import Refused, Unavailable
+from payment_service.core.ids import payment_id_of
+from payment_service.core.payment import status_of
+from payment_service.core.ports import Answer, NextAction, ProviderCall
+from payment_service.core.terms import CaptureMethod, Kind, RefundStatus, Status, Verdict
+from payment_service.core.use_cases.execute import Execute
+from payment_service.core.use_cases.payment_desk import DeskRules, PaymentDesk
+from payment_service.core.use_cases.payment_requests import Answered, Caller
+from payment_service.core.use_cases.perform_effects import Effects
+from payment_service.core.use_cases.provider_calls import CallContext
+
+ANN = Caller("ann")
+BOB = Caller("bob")
+SERVICE = Caller(None, frozenset({"service"}))
+
+
+class Clock:
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def monotonic_s(self) -> float:
+        return time.monotonic()
+
+
+class NoMetrics:
+    def count(self, name: str, amount: float = 1, **labels: str) -> None: ...
+    def observe(self, name: str, value: float, **labels: str) -> None: ...
+    def gauge(self, name: str, value: float, **labels: str) -> None: ...
+
+
+@dataclass
+class ScriptedProvider:
+    """Answers by kind; records each call in order."""
+
+    name: str = "MOCK"
+    answers: dict[Kind, Answer] = field(default_factory=dict)
+    object_answer: Answer = field(default_factory=lambda: Answer(Verdict.APPROVED, object_id="obj_1"))
+    lookups: dict[Kind, Answer] = field(default_factory=dict)
+    calls: list[tuple[str, ProviderCall]] = field(default_factory=list)
+    gate: asyncio.Event | None = None
+
+    async def create_object(self, call: ProviderCall) -> Answer:
+        self.calls.append(("object", call))
+        return self.object_answer
+
+    async def send(self, call: ProviderCall) -> Answer:
+        self.calls.append(("send", call))
+        if self.gate is not None:
+            await self.gate.wait()
+        return self.answers.get(
+            call.kind, Answer(Verdict.APPROVED, f"tx_{call.key}", amount_minor=call.amount_minor, currency="USD")
+        )
+
+    async def lookup(self, call: ProviderCall) -> Answer:
+        self.calls.append(("lookup", call))
+        return self.lookups.get(call.kind, Answer(Verdict.UNKNOWN))
+
+
+@dataclass
+class Rig:
+    store: MemoryPaymentStore
+    provider: ScriptedProvider
+    execute: Execute
+    effects: Effects
+    desk: PaymentDesk
+
+    async def create(self, order: str = "o1", caller: Caller = ANN, **more: Any) -> Answered:
+        fields: dict[str, Any] = {
+            "order_id": order, "amount": 10.5, "currency": "USD", "provider": None, "method": None,
+            "capture_method": CaptureMethod.AUTOMATIC, "description": None, "metadata": {},
+        }  # fmt: skip
+        return await self.desk.create(caller, **(fields | more))
+
+    async def process(self, order: str = "o1", method: str | None = "tok_visa", caller: Caller = ANN) -> Answered:
+        return await self.desk.process(caller, payment_id_of(order), method=method, return_url=None, object_id=None)
+
+    async def refund(self, amount: object | None = None, caller: Caller = ANN) -> Answered:
+        return await self.desk.refund(caller, payment_id_of("o1"), amount=amount, reason=None, metadata={})
+
+    def sent(self) -> list[str]:
+        return [f"{what}:{call.kind}:{call.number}" for what, call in self.provider.calls]
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    store, provider, clock = MemoryPaymentStore(), ScriptedProvider(), Clock()
+    execute = Execute(store, clock, "w1", 30.0)
+    effects = Effects(
+        execute, store, {"MOCK": provider}, clock, NoMetrics(), "w1", 30.0, 20.0, 3_600_000, concurrency=10
+    )
+    execute.on_scheduled = effects.wake
+    rules = DeskRules("MOCK", 0.5, require_confirmed=False, refund_roles=frozenset({"owner", "admin", "service"}))
+    desk = PaymentDesk(execute, effects, store, {"MOCK": provider}, clock, rules)
+    runner = asyncio.create_task(effects.run())
+    yield Rig(store, provider, execute, effects, desk)
+    await effects.stop(1.0)
+    runner.cancel()
+
+
+async def test_create_process_refund(rig: Rig) -> None:
+    created = await rig.create()
+    assert created.created and status_of(created.payment) is Status.PENDING
+    again = await rig.create()
+    assert not again.created and again.payment == created.payment
+    processed = await rig.process()
+    assert status_of(processed.payment) is Status.SUCCEEDED and processed.payment.object_id == "obj_1"
+    assert rig.sent() == ["object:CHARGE:1", "send:CHARGE:1"]
+    refunded = await rig.refund(5)
+    assert refunded.refund is not None and refunded.refund.status is RefundStatus.COMPLETED
+    assert status_of(refunded.payment) is Status.PARTIALLY_REFUNDED
+    with pytest.raises(Refused) as refused:
+        await rig.refund(6)
+    assert refused.value.code == "REFUND_EXCEEDS"
+    topics = [(row.topic, row.sequence) for row in rig.store.outbox]
+    assert topics == [("payment.created", 1), ("payment.processed", 2), ("payment.refunded", 3)]
+
+
+async def test_processing_twice_charges_once(rig: Rig) -> None:
+    await rig.create()
+    rig.provider.gate = asyncio.Event()
+    racing = [asyncio.create_task(rig.process()) for _ in range(20)]
+    await asyncio.sleep(0.05)
+    rig.provider.gate.set()
+    answers = await asyncio.gather(*racing)
+    assert rig.sent().count("send:CHARGE:1") == 1 and len(rig.sent()) == 2
+    assert sum(not answer.pending for answer in answers) >= 1
+    assert status_of((await rig.desk.get(ANN, payment_id_of("o1"))).payment) is Status.SUCCEEDED
+
+
+async def test_somebody_elses_payment_does_not_exist(rig: Rig) -> None:
+    await rig.create()
+    pid = payment_id_of("o1")
+    for attempt in (
+        rig.desk.get(BOB, pid), rig.process(caller=BOB), rig.refund(caller=BOB), rig.desk.timeline(BOB, pid),
+        rig.desk.cancel(BOB, pid, reason=None), rig.desk.capture(BOB, pid, amount=None), rig.desk.by_order(BOB, "o1"),
+    ):  # fmt: skip
+        with pytest.raises(Refused) as refused:
+            await attempt
+        assert refused.value.code == "PAYMENT_NOT_FOUND"
+    with pytest.raises(Refused) as exists:
+        await rig.create(caller=BOB)
+    assert exists.value.code == "PAYMENT_EXISTS"
+    assert (await rig.desk.get(SERVICE, pid)).payment.user_id == "ann"
+
+
+async def test_decline_then_yes(rig: Rig) -> None:
+    await rig.create()
+    rig.provider.answers[Kind.CHARGE] = Answer(Verdict.DECLINED, code="CARD_DECLINED", decline_code="insufficient_funds")
+    declined = await rig.process(method="tok_no")
+    assert declined.declined is not None and declined.declined.decline_code == "insufficient_funds"
+    assert status_of(declined.payment) is Status.FAILED
+    del rig.provider.answers[Kind.CHARGE]
+    assert status_of((await rig.process()).payment) is Status.SUCCEEDED
+    assert rig.sent() == ["object:CHARGE:1", "send:CHARGE:1", "send:CHARGE:2"]  # the same object again
+    assert rig.provider.calls[2][1].key.endswith(":charge:2")
+
+
+async def test_an_answer_that_does_not_come_is_202_and_lands_later(rig: Rig) -> None:
+    await rig.create()
+    rig.provider.gate = asyncio.Event()
+    answer = await rig.process()
+    assert answer.pending and status_of(answer.payment) is Status.PROCESSING
+    assert (await rig.process()).pending
+    rig.provider.gate.set()
+    await asyncio.sleep(0.05)
+    assert status_of((await rig.desk.get(ANN, payment_id_of("o1"))).payment) is Status.SUCCEEDED
+    assert rig.sent().count("send:CHARGE:1") == 1
+
+
+async def test_unknown_stays_unknown_and_is_not_tried_again(rig: Rig) -> None:
+    await rig.create()
+    rig.provider.answers[Kind.CHARGE] = Answer(Verdict.UNKNOWN, code="PROVIDER_TIMEOUT")
+    first = await rig.process()
+    assert first.pending and status_of(first.payment) is Status.UNKNOWN
+    again = await rig.process()
+    assert again.pending and rig.sent().count("send:CHARGE:1") == 1 and "send:CHARGE:2" not in rig.sent()
+
+
+async def test_not_sent_is_503_and_frees_the_payment(rig: Rig) -> None:
+    await rig.create()
+    rig.provider.answers[Kind.CHARGE] = Answer(Verdict.NOT_SENT, code="PROVIDER_UNAVAILABLE")
+    with pytest.raises(Unavailable) as unavailable:
+        await rig.process()
+    assert unavailable.value.code == "PROVIDER_UNAVAILABLE"
+    assert status_of((await rig.desk.get(ANN, payment_id_of("o1"))).payment) is Status.PENDING
+
+
+async def test_requires_action(rig: Rig) -> None:
+    await rig.create()
+    action = NextAction("redirect", url="https://bank.example/3ds")
+    rig.provider.answers[Kind.CHARGE] = Answer(Verdict.PENDING, next_action=action)
+    answer = await rig.process()
+    assert status_of(answer.payment) is Status.REQUIRES_ACTION and answer.next_action == action
+    again = await rig.process(method=None)
+    assert again.next_action == action and len(rig.provider.calls) == 2
+    cancelled = await rig.desk.cancel(ANN, payment_id_of("o1"), reason="changed my mind")
+    assert status_of(cancelled.payment) is Status.CANCELLED
+    assert rig.sent()[-1] == "send:VOID:2"
+    reopened = await rig.create()
+    assert reopened.created and status_of(reopened.payment) is Status.PENDING
+
+
+async def test_manual_capture_and_void(rig: Rig) -> None:
+    await rig.create(capture_method=CaptureMethod.MANUAL)
+    assert status_of((await rig.process()).payment) is Status.AUTHORIZED
+    captured = await rig.desk.capture(ANN, payment_id_of("o1"), amount=4)
+    assert status_of(captured.payment) is Status.SUCCEEDED and captured.payment.captured == 400
+    assert (await rig.desk.capture(ANN, payment_id_of("o1"), amount=4)).payment.captured == 400
+    assert rig.sent().count("send:CAPTURE:2") == 1
+    assert rig.provider.calls[-1][1].charge_id is not None
+
+
+async def test_fifty_refunds_at_once_never_exceed(rig: Rig) -> None:
+    await rig.create()
+    await rig.process()
+    results = await asyncio.gather(*(rig.refund(6.3) for _ in range(50)), return_exceptions=True)
+    done = [r for r in results if isinstance(r, Answered)]
+    assert len(done) == 1
+    assert all(isinstance(r, Answered | Refused | Unavailable) for r in results)
+    assert sum(s.startswith("send:REFUND") for s in rig.sent()) == 1
+
+
+async def test_a_cancelled_caller_cancels_nothing(rig: Rig) -> None:
+    await rig.create()
+    rig.provider.gate = asyncio.Event()
+    caller = asyncio.create_task(rig.process())
+    await asyncio.sleep(0.02)
+    caller.cancel()
+    await asyncio.gather(caller, return_exceptions=True)
+    rig.provider.gate.set()
+    await asyncio.sleep(0.05)
+    assert status_of((await rig.desk.get(ANN, payment_id_of("o1"))).payment) is Status.SUCCEEDED
+
+
+async def test_an_order_charges_once_in_its_life(rig: Rig) -> None:
+    pid = payment_id_of("o9")
+
+    def order(command_id: str) -> CreatePayment:
+        return CreatePayment(
+            pid, command_id, 1, "order", "o9", "ann", 500, "USD", "MOCK", by_order=True, charge=True
+        )  # fmt: skip
+
+    await rig.execute(order("order.created:o9:a"), CallContext(stored_token="tok_visa"))
+    await rig.execute(order("order.created:o9:a"))
+    for _ in range(100):
+        await asyncio.sleep(0.01)
+        payment = (await rig.store.load(pid)).payment
+        assert payment is not None
+        if status_of(payment) is Status.SUCCEEDED:
+            break
+    assert status_of(payment) is Status.SUCCEEDED and rig.provider.calls[-1][1].method_token == "tok_visa"
+    await rig.execute(order("order.created:o9:b"))
+    assert rig.sent().count("send:CHARGE:1") == 1
+
+
+async def test_cancel_in_flight_gives_the_money_back(rig: Rig) -> None:
+    await rig.create()
+    rig.provider.gate = asyncio.Event()
+    waiting = asyncio.create_task(rig.process())
+    await asyncio.sleep(0.02)
+    await rig.execute(Cancel(payment_id_of("o1"), "order.cancelled:o1:x", 5, "order", by_order=True, order_id="o1"))
+    rig.provider.gate.set()
+    await waiting
+    for _ in range(100):
+        await asyncio.sleep(0.01)
+        payment = (await rig.desk.get(ANN, payment_id_of("o1"))).payment
+        if status_of(payment) is Status.REFUNDED:
+            break
+    assert status_of(payment) is Status.REFUNDED and payment.cancel_requested
+    with pytest.raises(Refused):
+        await rig.create()
+
+
+async def test_cancelled_between_object_and_charge_sends_nothing(rig: Rig) -> None:
+    await rig.create()
+    pid = payment_id_of("o1")
+    cancel = Cancel(pid, "order.cancelled:o1:x", 5, "order", by_order=True, order_id="o1")
+    original = rig.provider.create_object
+
+    async def create_then_cancel(call: ProviderCall) -> Answer:
+        await rig.execute(cancel)
+        return await original(call)
+
+    rig.provider.create_object = create_then_cancel  # type: ignore[method-assign]
+    await rig.process()
+    await asyncio.sleep(0.1)
+    assert "send:CHARGE:1" not in rig.sent()
+    assert status_of((await rig.store.load(pid)).payment) is Status.CANCELLED  # type: ignore[arg-type]
+    assert rig.sent()[-1] == "send:VOID:2"
+
+
+async def test_no_room_means_nothing_was_committed(rig: Rig) -> None:
+    await rig.create()
+    rig.effects._slots = asyncio.Semaphore(0)
+    with pytest.raises(Unavailable):
+        await rig.process()
+    payment = (await rig.desk.get(ANN, payment_id_of("o1"))).payment
+    assert payment.attempts == () and rig.provider.calls == []

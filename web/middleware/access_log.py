@@ -1,0 +1,69 @@
+"""One line and two numbers for every answer. No body, no query string, no header: nothing secret can be in it.
+
+Room: web. Log line and metrics in one pass, since both need the same status and time. The line goes to the standard
+library's logger, its fields as one dictionary of arguments: a formatter that wants JSON finds them apart, any other
+gets key=value. Through structlog a line costs 30–45 µs, as much as the whole way through our middlewares.
+"""
+
+import logging
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from payment_service.web.middleware.signature import Middleware, route_of
+from payment_service.web.services import CALLER, ERROR_CODE, REQUEST_ID, WebServices
+
+PATH_LENGTH_MAX = 256
+"""Of a path in a log line."""
+QUIET_ROUTES = frozenset({"/health", "/ready", "/metrics"})
+"""Asked every few seconds by machines: logged only when the answer is an error."""
+GONE = 499
+"""The caller went away before there was an answer."""
+_LINE = (
+    "request method=%(method)s path=%(path)s status=%(status)d ms=%(ms).1f by=%(by)s code=%(code)s"
+    " request_id=%(request_id)s"
+)
+
+_log = logging.getLogger(__name__)
+
+
+def access_log(services: WebServices, open_routes: frozenset[str]) -> Middleware:
+    clock, metrics = services.clock, services.metrics
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        started_s = clock.monotonic_s()
+        status = GONE
+        try:
+            response = await handler(request)
+            status = response.status
+            return response
+        finally:
+            elapsed_s = clock.monotonic_s() - started_s
+            method, route = request.method, route_of(request)
+            metrics.count("http_requests_total", method=method, route=route, status=str(status))
+            metrics.observe("http_request_duration_seconds", elapsed_s, method=method, route=route)
+            if (status >= 400 or route not in QUIET_ROUTES) and _log.isEnabledFor(logging.INFO):
+                _tell(request, status, elapsed_s)
+
+    return middleware
+
+
+def _tell(request: web.Request, status: int, elapsed_s: float) -> None:
+    caller = request.get(CALLER)
+    fields = {
+        "method": request.method,
+        # As it came, percent-encoded: no line break can be in it.
+        "path": request.rel_url.raw_path[:PATH_LENGTH_MAX],
+        "status": status,
+        "ms": round(elapsed_s * 1000, 1),
+        "by": _one_word(caller.by) if caller is not None else "-",
+        "code": request.get(ERROR_CODE, "-"),
+        "request_id": request.get(REQUEST_ID, "-"),
+    }
+    _log.info(_LINE, fields)
+
+
+def _one_word(text: str) -> str:
+    """A user's id comes from a token of somebody else's making: it must not look like further fields."""
+    return repr(text) if " " in text or "=" in text or not text.isprintable() else text

@@ -1,0 +1,134 @@
+"""Payments: parse -> use case -> render.
+
+Room: web. No rule of payments is here; who may do what is decided by PaymentRequests.
+"""
+
+from aiohttp import web
+from faust.web import Blueprint
+
+from payment_service.codecs.rest import page_view, payment_view, payment_with_history_view, refund_view, timeline_view
+from payment_service.core.use_cases.payment_requests import Answered
+from payment_service.web.bodies import (
+    CancelBody,
+    CaptureBody,
+    CreateBody,
+    ProcessBody,
+    RefundBody,
+    read_body,
+    read_list_query,
+)
+from payment_service.web.endpoint import ORDER_ID_LENGTH_MAX, Endpoint, caller_of, path_id
+from payment_service.web.envelope import failure, success
+
+DEFAULT_CURRENCY = "USD"
+
+payments = Blueprint("payments", url_prefix="/api/v1")
+
+
+def _shown(answered: Answered, status: int = 200) -> web.Response:
+    return success(payment_view(answered.payment, answered.next_action), status)
+
+
+@payments.route("/payments", name="payments")
+class Payments(Endpoint):
+    async def post(self, request: web.Request) -> web.Response:
+        body = await read_body(request, self.services, CreateBody)
+        answered = await self.services.requests.create(
+            caller_of(request),
+            order_id=body.order_id,
+            amount=body.amount,
+            currency=body.currency or DEFAULT_CURRENCY,
+            provider=body.provider,
+            method=body.payment_method_id,
+            capture_method=body.captured_by(),
+            description=body.description,
+            metadata=body.metadata or {},
+        )
+        return _shown(answered, 201 if answered.created else 202 if answered.pending else 200)
+
+    async def get(self, request: web.Request) -> web.Response:
+        query = read_list_query(request.query)
+        page = await self.services.requests.find(caller_of(request), query)
+        return success(page_view(page, query))
+
+
+@payments.route("/payments/{payment_id}", name="payment")
+class OnePayment(Endpoint):
+    async def get(self, request: web.Request, payment_id: str) -> web.Response:
+        answered = await self.services.requests.get(caller_of(request), path_id(payment_id))
+        return success(payment_with_history_view(answered.payment, answered.next_action))
+
+
+@payments.route("/payments/{payment_id}/timeline", name="timeline")
+class Timeline(Endpoint):
+    async def get(self, request: web.Request, payment_id: str) -> web.Response:
+        stored = await self.services.requests.timeline(caller_of(request), path_id(payment_id))
+        return success([timeline_view(event) for event in stored])
+
+
+@payments.route("/payments/{payment_id}/process", name="process")
+class Process(Endpoint):
+    async def post(self, request: web.Request, payment_id: str) -> web.Response:
+        payment_id = path_id(payment_id)
+        body = await read_body(request, self.services, ProcessBody)
+        answered = await self.services.requests.process(
+            caller_of(request),
+            payment_id,
+            method=body.payment_method_id,
+            return_url=body.return_url,
+            object_id=body.payment_intent_id,
+        )
+        return self._outcome(request, answered)
+
+    def _outcome(self, request: web.Request, answered: Answered) -> web.Response:
+        declined = answered.declined
+        if declined is None:
+            return _shown(answered, 202 if answered.pending else 200)
+        return failure(
+            request,
+            self.services.clock.now_ms(),
+            402,
+            "CARD_DECLINED",
+            declined.message or "the payment was declined",
+            extra={"declineCode": declined.decline_code},
+        )
+
+
+@payments.route("/payments/{payment_id}/capture", name="capture")
+class Capture(Endpoint):
+    async def post(self, request: web.Request, payment_id: str) -> web.Response:
+        payment_id = path_id(payment_id)
+        body = await read_body(request, self.services, CaptureBody)
+        return _shown(await self.services.requests.capture(caller_of(request), payment_id, amount=body.amount))
+
+
+@payments.route("/payments/{payment_id}/cancel", name="cancel")
+class Cancel(Endpoint):
+    async def post(self, request: web.Request, payment_id: str) -> web.Response:
+        payment_id = path_id(payment_id)
+        body = await read_body(request, self.services, CancelBody)
+        return _shown(await self.services.requests.cancel(caller_of(request), payment_id, reason=body.reason))
+
+
+@payments.route("/payments/{payment_id}/refund", name="refund")
+class RefundPayment(Endpoint):
+    async def post(self, request: web.Request, payment_id: str) -> web.Response:
+        payment_id = path_id(payment_id)
+        body = await read_body(request, self.services, RefundBody)
+        answered = await self.services.requests.refund(
+            caller_of(request), payment_id, amount=body.amount, reason=body.reason, metadata=body.metadata or {}
+        )
+        assert answered.refund is not None
+        return success(
+            {
+                "refund": refund_view(answered.payment, answered.refund),
+                "payment": payment_view(answered.payment, answered.next_action),
+            }
+        )
+
+
+@payments.route("/orders/{order_id}/payment", name="by_order")
+class PaymentOfOrder(Endpoint):
+    async def get(self, request: web.Request, order_id: str) -> web.Response:
+        answered = await self.services.requests.by_order(caller_of(request), path_id(order_id, ORDER_ID_LENGTH_MAX))
+        return success(payment_with_history_view(answered.payment, answered.next_action))
