@@ -4,6 +4,7 @@ Room: root. Imported by worker.py and the CLI alone. `app` is what `faust -A pay
 from the settings when it is first asked for, and opens nothing.
 """
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -11,9 +12,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 import structlog
 
 from payment_service.adapters import audit_chain
+from payment_service.adapters.beside import with_broker, with_database
+from payment_service.adapters.changelog import partitions_of, read_changelog
 from payment_service.adapters.clock import SystemClock
 from payment_service.adapters.dead_letters import DeadLetterBox
 from payment_service.adapters.guarded import GuardedProvider, limits_for
@@ -35,22 +39,27 @@ from payment_service.agents.faust_app import PaymentApp, stream_app
 from payment_service.agents.order_events import OrderEvents
 from payment_service.agents.payment_events import PaymentEvents
 from payment_service.codecs.order_events import OrderRules
-from payment_service.core.errors import PaymentError, Refused
+from payment_service.core.errors import PaymentError, Refused, Unavailable
 from payment_service.core.ports import PaymentStore, Provider
 from payment_service.core.use_cases.execute import Execute
 from payment_service.core.use_cases.payment_desk import DeskRules, PaymentDesk
 from payment_service.core.use_cases.perform_effects import Effects
 from payment_service.tables.payments import NAME as PAYMENTS_TABLE
 from payment_service.tables.payments import TOPICS as PUBLISHED_TOPICS
-from payment_service.tables.payments import PaymentsTable
+from payment_service.tables.payments import PaymentsTable, place_of
 from payment_service.web.services import Readiness, WebServices
 from payment_service.web.tokens import TokenRules, TokenVerifier, issue_token
+
+__all__ = ["Services", "Settings", "build_services", "create_app", "partitions_of", "with_broker", "with_database"]
 
 APP_NAME = "payment-service"
 SESSION_TIMEOUT_S = 10.0
 EMBEDDED_SESSION_TIMEOUT_S = 6.0
 """The embedded broker holds a join back for half the session time-out."""
+EMBEDDED_SILENCE_S = 1.0
+"""The embedded broker answers latest offsets wrongly: what is read is read until it is silent."""
 TABLE_IN_FLIGHT_MAX = 4000
+TABLES = (PAYMENTS_TABLE,)
 
 _log = structlog.get_logger(__name__)
 
@@ -297,6 +306,26 @@ async def open_reader(settings: Settings) -> AsyncIterator[PaymentStore]:
         await database.close()
 
 
+async def read_table(settings: Settings, name: str, key: str | None = None) -> dict[str, dict[str, Any]]:
+    """The rows of a Faust table by key, from its changelog; no worker has to run.
+
+    Raises: Refused NOT_FOUND, Unavailable, Malformed (sealed with a key we do not have).
+    """
+    if name not in TABLES:
+        raise Refused(f"there is no table {name}; there is: {', '.join(TABLES)}", code="NOT_FOUND")
+    values = await read_changelog(
+        kafka_client(with_broker(settings)),
+        settings.topic(f"{APP_NAME}-{name}-changelog"),
+        key=key.encode() if key is not None else None,
+        silence_s=EMBEDDED_SILENCE_S if settings.embedded_broker else None,
+    )
+    cipher = AesGcmCipher(settings.encryption_key_bytes, settings.encryption_keys_old)
+    return {
+        (text := raw.decode()): orjson.loads(cipher.unseal(value, place_of(text, name)))
+        for raw, value in values.items()
+    }
+
+
 def prepare_logging(settings: Settings) -> None:
     configure_logging(settings.log_level, as_json=settings.is_production)
 
@@ -305,7 +334,19 @@ def __getattr__(name: str) -> Any:
     """`app`, for the Faust CLI: with its agents and tables, on services that are never opened."""
     if name != "app":
         raise AttributeError(name)
-    settings = Settings.load()
-    app = bare_app(settings)
+    app = asyncio.run(_described_app(Settings.load()))
     globals()["app"] = app
     return app
+
+
+async def _described_app(settings: Settings) -> PaymentApp:
+    """With all agents and tables; the services behind them are closed before anything could use them.
+
+    The broker is the one that runs, if one does, so that `send` works beside `dev`.
+    """
+    if settings.embedded_database:
+        settings = settings.with_services(database_url="postgresql://127.0.0.1/never_opened")
+    with contextlib.suppress(Unavailable):
+        settings = with_broker(settings)
+    async with build_services(settings) as services:
+        return create_app(services)

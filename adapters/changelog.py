@@ -4,9 +4,10 @@ Room: adapters.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from payment_service.adapters.kafka_client import KafkaClient
@@ -32,25 +33,39 @@ async def read_changelog(
     Raises: Refused NOT_FOUND (no such topic), Unavailable.
     Limits: ROWS_MAX, STALLED_S.
     """
+    numbers = (await partitions_of(client, [topic])).get(topic)
+    if not numbers:
+        raise Refused(f"there is no topic {topic} on the broker: nothing was ever written", code="NOT_FOUND")
     consumer = AIOKafkaConsumer(
         **client.options(), group_id=None, enable_auto_commit=False, auto_offset_reset="earliest",
         fetch_max_wait_ms=POLL_MS,
     )  # fmt: skip
     try:
         await consumer.start()
-        return await _read(consumer, topic, key, silence_s)
+        return await _read(consumer, [TopicPartition(topic, number) for number in numbers], key, silence_s)
     except (KafkaError, OSError) as error:
         raise Unavailable(f"the broker is away: {type(error).__name__}") from None
     finally:
         await consumer.stop()
 
 
+async def partitions_of(client: KafkaClient, topics: Collection[str]) -> dict[str, list[int]]:
+    """The partitions of those of the topics that exist; asking creates none. Raises Unavailable."""
+    admin = AIOKafkaAdminClient(**client.options())
+    try:
+        await admin.start()
+        existing = [topic for topic in await admin.list_topics() if topic in topics]
+        described = await admin.describe_topics(existing) if existing else []
+        return {one["topic"]: sorted(it["partition"] for it in one["partitions"]) for one in described}
+    except (KafkaError, OSError) as error:
+        raise Unavailable(f"the broker is away: {type(error).__name__}") from None
+    finally:
+        await admin.close()
+
+
 async def _read(
-    consumer: AIOKafkaConsumer, topic: str, key: bytes | None, silence_s: float | None
+    consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], key: bytes | None, silence_s: float | None
 ) -> Mapping[bytes, bytes]:
-    if topic not in await consumer.topics():
-        raise Refused(f"there is no topic {topic} on the broker: nothing was ever written", code="NOT_FOUND")
-    partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
     consumer.assign(partitions)
     await consumer.seek_to_beginning(*partitions)
     ends = await consumer.end_offsets(partitions) if silence_s is None else {}
@@ -66,7 +81,7 @@ async def _read(
         elif silence_s is not None and now - heard_at >= silence_s:
             return rows
         elif now - heard_at >= STALLED_S:
-            raise Unavailable(f"the broker sends nothing of {topic} although there is more")
+            raise Unavailable(f"the broker sends nothing of {partitions[0].topic} although there is more")
         for records in polled.values():
             for record in records:
                 if record.key is None or (key is not None and record.key != key):
@@ -76,7 +91,7 @@ async def _read(
                 else:
                     rows[record.key] = record.value
         if len(rows) > ROWS_MAX:
-            raise Unavailable(f"{topic} holds more than {ROWS_MAX} rows; ask for one with --key")
+            raise Unavailable(f"{partitions[0].topic} holds more than {ROWS_MAX} rows; ask for one with --key")
 
 
 async def _left(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> bool:

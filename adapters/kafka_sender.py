@@ -11,8 +11,8 @@ import contextlib
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
@@ -28,16 +28,14 @@ from aiokafka.errors import (
     UnknownTopicOrPartitionError,
     UnsupportedForMessageFormatError,
 )
-from aiokafka.partitioner import murmur2
 
 from payment_service.adapters.kafka_client import REQUEST_BYTES_MAX, KafkaClient
+from payment_service.adapters.kafka_message import Message, NeverTaken, partition_hash
 from payment_service.core.errors import Unavailable
 from payment_service.core.ports import Metrics
 
 LINGER_S = 0.005
 """How long the first message of a batch waits for others."""
-MESSAGE_OVERHEAD_BYTES = 100
-"""More than the record format adds to key, value and headers."""
 MESSAGE_BYTES_MAX = REQUEST_BYTES_MAX - 1_000
 UNDER_WAY_BYTES_MAX = 900_000
 """Sent and unacked, for one broker: aiokafka puts every batch for a broker into one request, which may have 1 MB."""
@@ -64,39 +62,6 @@ _ALARM = (
 )  # fmt: skip
 
 _log = logging.getLogger(__name__)
-
-
-class NeverTaken(Exception):
-    """The broker can never take this message: too large, or invalid. The text is the kind of error."""
-
-
-class Holder(Protocol):
-    @property
-    def abandoned(self) -> bool:
-        """Nobody waits for its messages any more: those that were not sent yet are not sent."""
-
-
-class Message:
-    """`settle` is called once, with the message and None when every replica that must has it, else NeverTaken; not at
-    all when its holder abandoned it. `topic` is the full name."""
-
-    __slots__ = ("about", "headers", "holder", "key", "settle", "size", "topic", "value")
-
-    def __init__(
-        self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]],
-        holder: Holder, settle: Callable[["Message", NeverTaken | None], None], about: Any = None,
-    ) -> None:  # fmt: skip
-        self.topic = topic
-        self.key = key
-        self.value = value
-        self.headers = headers
-        self.holder = holder
-        self.settle = settle
-        self.about = about
-        size = MESSAGE_OVERHEAD_BYTES + len(key or b"") + len(value or b"")
-        for name, text in headers:
-            size += len(name) + len(text) + 4
-        self.size = size
 
 
 class _Partition:
@@ -188,6 +153,7 @@ class KafkaSender:
     async def _start(self, producer: AIOKafkaProducer) -> None:
         async with asyncio.timeout(CONNECT_S):
             await producer.start()
+            await producer.client.force_metadata_update()  # start asks for brokers only; this for all topics
         self._acked_at = asyncio.get_running_loop().time()
         self._renew.clear()
         self._producer = producer
@@ -252,7 +218,7 @@ class KafkaSender:
             elif message.key is None:
                 number = random.randrange(count)  # noqa: S311 - spreads messages, guards nothing
             else:
-                number = (murmur2(message.key) & 0x7FFFFFFF) % count  # as Java's and aiokafka's default partitioner
+                number = partition_hash(message.key) % count
             partition = self._partitions.get((topic, number))
             if partition is None:
                 partition = self._partitions[topic, number] = _Partition(topic, number)

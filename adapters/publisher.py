@@ -15,7 +15,8 @@ from typing import Protocol
 import orjson
 
 from payment_service.adapters.kafka_client import KafkaClient
-from payment_service.adapters.kafka_sender import KafkaSender, Message, NeverTaken
+from payment_service.adapters.kafka_message import Message, NeverTaken
+from payment_service.adapters.kafka_sender import KafkaSender
 from payment_service.adapters.postgres.outbox import DELETE_ROWS_MAX, OutboxConnection
 from payment_service.adapters.publish_order import ROWS_MAX, PaymentQueue, Place, PublishOrder
 from payment_service.codecs.published import cloud_event_headers
@@ -30,6 +31,8 @@ GAP_S = 0.01
 """Between two rounds of deletes and reads: what comes meanwhile shares a statement."""
 DEPTH_EVERY_S = 5.0
 RECONNECT_S = 1.0
+ROW_OVERHEAD_BYTES = 700
+"""More than key and headers of an event take; adding them up for each costs more than the waste."""
 SEND_S = 35.0
 """Longest wait for the ack of `send`; longer than the producer's own request time-out."""
 BURY_AT_ONCE = 4
@@ -259,7 +262,8 @@ class OutboxPublisher:
     def _put(self, queue: PaymentQueue, row: OutboxRow, topic: str, value: bytes) -> None:
         headers = cloud_event_headers(topic, row.payment_id, row.sequence, rfc3339(row.at_ms), row.traceparent)
         key = row.payment_id.encode()
-        self._sender.put(Message(self._prefix + topic, key, value, headers, queue, self._settled, row))
+        size = len(value) + ROW_OVERHEAD_BYTES
+        self._sender.put(Message(self._prefix + topic, key, value, headers, queue, self._settled, row, size))
 
     def _settled(self, message: Message, error: NeverTaken | None) -> None:
         queue, row = message.holder, message.about

@@ -6,6 +6,7 @@ and aiokafka 0.14; both are pinned to these minor versions for that reason.
 """
 
 import asyncio
+import sys
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
@@ -53,6 +54,10 @@ class PaymentMonitor(faust.Monitor):
 class PaymentTopic(faust.Topic):
     """A topic where a record that cannot be sent fails alone; in Faust it ends the whole producer."""
 
+    def get_topic_name(self) -> str:
+        """Also of several: Faust raises, and its command `agents` with it. Nobody sends to such a topic."""
+        return ", ".join(self.topics) if len(self.topics) > 1 else super().get_topic_name()
+
     async def publish_message(self, fut: FutureMessage, wait: bool = False) -> Awaitable[Any]:
         try:
             return await super().publish_message(fut, wait)
@@ -60,6 +65,14 @@ class PaymentTopic(faust.Topic):
             if not fut.done():
                 fut.set_exception(exc)
             return fut
+
+
+class PointingWorker(faust.Worker):
+    """What `faust worker` starts: nothing. Our worker has REST and the publisher beside the streams."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        sys.stderr.write("Faust's worker would run the streams alone. Start it with: payment-service worker\n")
+        raise SystemExit(2)
 
 
 class PaymentApp(faust.App):
@@ -262,6 +275,7 @@ def stream_app(
         producer_max_batch_size=PRODUCER_BATCH_BYTES_MAX,
         producer_threaded=False,
         worker_redirect_stdouts=False,
+        Worker=PointingWorker,
         Monitor=PaymentMonitor,
         Topic=PaymentTopic,
         Table=DurableTable,

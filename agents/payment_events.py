@@ -15,7 +15,7 @@ from payment_service.tables.payments import PaymentsTable
 
 @dataclass(frozen=True, slots=True)
 class PaymentEvents:
-    """The StreamHandler of the payment.* topics (tables.payments.TOPICS)."""
+    """Brings each payment's row in the table `payments` up to date with its last event."""
 
     table: PaymentsTable
     name: str = "payment-events"

@@ -45,7 +45,7 @@ def program() -> click.Group:
     group.help = HELP
     group.params = [param for param in group.params if param.name != "version"]
     click.version_option(version(PROGRAM), prog_name=PROGRAM)(group)
-    return group  # type: ignore[no-any-return]
+    return group
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -66,7 +66,12 @@ def explaining(command: Callable[Args, Result]) -> Callable[Args, Result]:
     def inner(*args: Args.args, **kwargs: Args.kwargs) -> Result:
         try:
             return command(*args, **kwargs)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (
+            click.ClickException,
+            click.exceptions.Exit,
+            click.Abort,
+            BrokenPipeError,
+        ):  # click ends on these itself
             raise
         except Exception as error:
             failed = explained(error)

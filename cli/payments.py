@@ -12,7 +12,7 @@ import click
 
 from payment_service.cli import service
 from payment_service.cli.outcome import NOTHING, Failed, end, explaining
-from payment_service.cli.output import moment, money, print_json, print_table, status_text
+from payment_service.cli.output import json_option, moment, money, print_json, print_table, status_text
 from payment_service.codecs.rest import page_view, payment_with_history_view, timeline_view
 from payment_service.core.payment import Payment
 from payment_service.core.ports import PaymentFilter, PaymentPage, StoredEvent
@@ -38,7 +38,7 @@ def payments() -> None:
 @click.option("--ascending", is_flag=True, help="Smallest or oldest first.")
 @click.option("--limit", type=click.IntRange(1, LIMIT_MAX), default=20, show_default=True)
 @click.option("--offset", type=click.IntRange(0, OFFSET_MAX), default=0)
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option
 @explaining
 def list_payments(as_json: bool, **given: Any) -> None:
     """List payments, newest first."""
@@ -84,7 +84,7 @@ def _line(payment: dict[str, Any]) -> Sequence[Any]:
     flags = ("needsReview", "disputed", "cancelRequested", "unconfirmed")
     return (
         payment["id"], payment["orderId"], payment["userId"], status_text(payment["status"]),
-        money(payment["amount"], payment["currency"]), payment["paymentProvider"], moment(payment["createdAt"]),
+        money(payment["amountMinor"], payment["currency"]), payment["paymentProvider"], moment(payment["createdAt"]),
         " ".join(flag for flag in flags if payment[flag]),
     )  # fmt: skip
 
@@ -96,7 +96,7 @@ def _of_total(query: PaymentFilter, page: PaymentPage) -> str:
 
 @payments.command()
 @click.argument("payment_id")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option
 @explaining
 def show(payment_id: str, as_json: bool) -> None:
     """Show one payment with its provider calls and refunds."""
@@ -114,7 +114,7 @@ def show(payment_id: str, as_json: bool) -> None:
         print_table(
             "Provider calls", ("call", "type", "status", "amount", "at the provider", "failure", "updated"),
             [
-                (it["id"], it["type"], it["status"], money(it["amount"], it["currency"]),
+                (it["id"], it["type"], it["status"], money(it["amountMinor"], it["currency"]),
                  it["providerTransactionId"], (it["failure"] or {}).get("code"), moment(it["updatedAt"]))
                 for it in calls
             ],
@@ -124,7 +124,8 @@ def show(payment_id: str, as_json: bool) -> None:
         print_table(
             "Refunds", ("refund", "status", "amount", "reason", "created"),
             [
-                (it["id"], it["status"], money(it["amount"], it["currency"]), it["reason"], moment(it["createdAt"]))
+                (it["id"], it["status"], money(it["amountMinor"], it["currency"]), it["reason"],
+                 moment(it["createdAt"]))
                 for it in refunds
             ],
             right=["amount"],
@@ -133,7 +134,7 @@ def show(payment_id: str, as_json: bool) -> None:
 
 @payments.command()
 @click.argument("payment_id")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option
 @explaining
 def timeline(payment_id: str, as_json: bool) -> None:
     """Show everything that ever happened to a payment, in order."""

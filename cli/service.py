@@ -3,8 +3,8 @@
 Room: cli. Nothing else in cli/ names app.py or worker.py.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from payment_service.core.ports import PaymentStore
@@ -60,16 +60,25 @@ def make_token(settings: "Settings", user_id: str, roles: Sequence[str], ttl_s: 
     return app.make_token(settings, user_id, roles, ttl_s)
 
 
-def open_reader(settings: "Settings") -> AbstractAsyncContextManager[PaymentStore]:
+@asynccontextmanager
+async def open_reader(settings: "Settings") -> AsyncIterator[PaymentStore]:
     from payment_service import app
 
-    return app.open_reader(settings)
+    async with app.with_database(settings) as pointed, app.open_reader(pointed) as store:
+        yield store
 
 
 async def read_table(settings: "Settings", name: str, key: str | None) -> Mapping[str, Mapping[str, Any]]:
     from payment_service import app
 
     return await app.read_table(settings, name, key)
+
+
+async def partitions_of(settings: "Settings", topics: Collection[str]) -> Mapping[str, Sequence[int]]:
+    """By the topics' full names; those that do not exist are left out."""
+    from payment_service import app
+
+    return await app.partitions_of(app.kafka_client(app.with_broker(settings)), topics)
 
 
 def broker_options(settings: "Settings") -> dict[str, Any]:

@@ -12,14 +12,14 @@ from click.shell_completion import get_completion_class
 
 from payment_service.cli import service
 from payment_service.cli.outcome import NOTHING, OK, Failed, end, explaining
-from payment_service.cli.output import console, print_json
+from payment_service.cli.output import console, json_option, print_json
 
 TTL_H_MAX = 24 * 365
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 PROGRAM = "payment-service"
 
 
-@click.command()
+@click.command(short_help="Run the service.")
 @click.option("-l", "--loglevel", type=click.Choice(LOG_LEVELS, case_sensitive=False), help="Instead of LOG_LEVEL.")
 @explaining
 def worker(loglevel: str | None) -> None:
@@ -30,7 +30,7 @@ def worker(loglevel: str | None) -> None:
     _run(loglevel, dev=False)
 
 
-@click.command()
+@click.command(short_help="Run everything on this machine.")
 @click.option("-l", "--loglevel", type=click.Choice(LOG_LEVELS, case_sensitive=False), help="Instead of LOG_LEVEL.")
 @explaining
 def dev(loglevel: str | None) -> None:
@@ -49,9 +49,9 @@ def _run(loglevel: str | None, *, dev: bool) -> None:
     end(service.run_dev(settings) if dev else service.run_worker(settings))
 
 
-@click.command()
+@click.command(short_help="Bring the database up to date.")
 @click.option("--check", is_flag=True, help="Change nothing; exit 1 if a migration is missing.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option
 @explaining
 def migrate(check: bool, as_json: bool) -> None:
     """Bring the database's tables up to this version, as MIGRATION_DATABASE_URL (else DATABASE_URL)."""
@@ -67,12 +67,12 @@ def migrate(check: bool, as_json: bool) -> None:
     end(NOTHING if check and names else OK)
 
 
-@click.command()
+@click.command(short_help="Print a bearer token for trying things.")
 @click.option("--user", required=True, help="Whose token it is.")
 @click.option("--role", "roles", multiple=True, help="admin, service, ...; may be given more than once.")
 @click.option("--ttl-h", type=click.FloatRange(0, TTL_H_MAX, min_open=True), default=24.0, show_default=True,
               help="How many hours it is valid.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option
 @explaining
 def token(user: str, roles: tuple[str, ...], ttl_h: float, as_json: bool) -> None:
     """Print a bearer token for a user, to try the REST API with. Refused in production.
@@ -87,7 +87,7 @@ def token(user: str, roles: tuple[str, ...], ttl_h: float, as_json: bool) -> Non
         click.echo(made)
 
 
-@click.command()
+@click.command(short_help="Print shell completion.")
 @click.argument("shell", required=False, type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 @explaining

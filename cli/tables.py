@@ -11,7 +11,7 @@ import click
 
 from payment_service.cli import service
 from payment_service.cli.outcome import NOTHING, end, explaining
-from payment_service.cli.output import moment, money, print_json, print_table, status_text
+from payment_service.cli.output import json_option, moment, money, print_json, print_table, status_text
 from payment_service.tables import payments
 
 LIMIT = 50
@@ -20,12 +20,12 @@ LIMIT_MAX = 1_000_000
 Rows = Sequence[tuple[str, Mapping[str, Any]]]
 
 
-@click.command()
+@click.command(short_help="Show what is in a table.")
 @click.argument("name")
 @click.option("--key", help="Only this row, for example a payment id.")
 @click.option("--status", help="Only rows with this status.")
 @click.option("--limit", type=click.IntRange(1, LIMIT_MAX), default=LIMIT, show_default=True, help="Rows shown.")
-@click.option("--json", "as_json", is_flag=True, help="For programs: a list of rows.")
+@json_option
 @explaining
 def table(name: str, key: str | None, status: str | None, limit: int, as_json: bool) -> None:
     """Show the rows of the table NAME, newest first (`payment-service tables` lists the names)."""
@@ -54,7 +54,7 @@ def _payment_lines(rows: Rows) -> tuple[Sequence[str], list[Sequence[Any]]]:
     columns = ("payment", "order", "user", "status", "amount", "sequence", "last event", "at (UTC)")
     return columns, [
         (key, row.get("orderId"), row.get("userId"), status_text(row.get("status")),
-         money(row.get("amount"), row.get("currency")), row.get("sequence"), row.get("eventType"),
+         money(row.get("amountMinor"), row.get("currency")), row.get("sequence"), row.get("eventType"),
          moment(row.get("timestamp")))
         for key, row in rows
     ]  # fmt: skip

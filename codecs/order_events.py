@@ -46,7 +46,7 @@ def decode_order_event(
     value: bytes | None, headers: Iterable[tuple[str, bytes]], rules: OrderRules, now_ms: int
 ) -> OrderCommand | None:
     """None: nothing for us. Raises Malformed, never with a value in its text."""
-    if not value:
+    if value is None:
         return None
     try:
         body = orjson.loads(value)

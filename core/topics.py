@@ -12,6 +12,9 @@ from payment_service.core.terms import TAKES_MONEY, Kind, RefundStatus, Status, 
 
 _NEWS: dict[Status, Topic] = {
     Status.AUTHORIZED: Topic.PROCESSED,
+    Status.SUCCEEDED: Topic.PROCESSED,
+    Status.PARTIALLY_REFUNDED: Topic.PROCESSED,
+    Status.REFUNDED: Topic.PROCESSED,
     Status.REQUIRES_ACTION: Topic.REQUIRES_ACTION,
     Status.UNKNOWN: Topic.UNKNOWN,
     Status.FAILED: Topic.FAILED,

@@ -26,13 +26,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tables": {"core", "codecs", "tables"},
     "agents": {"core", "codecs", "tables", "agents"},
     "web": {"core", "codecs", "tables", "web"},
-    "cli": {"core", "codecs", "tables", "cli", "app"},
+    "cli": {"core", "codecs", "tables", "cli", "app", "worker"},
     "migrations": set(),
     "app": EVERYTHING,
     "worker": EVERYTHING,
     "__init__": set(),
 }
-"""Room -> rooms it may import (style: agents, web and cli take no adapter, and nothing of each other)."""
+"""agents, web and cli take no adapter, and nothing of each other; the cli starts what app and worker put together."""
 
 CORE_STDLIB = {
     *("abc", "base64", "binascii", "bisect", "collections", "contextlib", "dataclasses", "decimal", "enum"),
@@ -125,7 +125,7 @@ def test_every_room_imports_only_what_it_may() -> None:
         ("core/x.py", "def f():\n    from payment_service.adapters import clock"),
         ("web/x.py", "from payment_service.adapters import clock"),
         ("agents/x.py", "from payment_service import web"),
-        ("cli/x.py", "from payment_service.worker import main"),
+        ("cli/x.py", "from payment_service.adapters import settings"),
         ("web/x.py", "import psycopg2"),
         ("codecs/x.py", "from .events import y"),
         ("app.py", "import core.payment"),

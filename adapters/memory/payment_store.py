@@ -5,15 +5,16 @@ Room: adapters/memory. Everything is still encoded and decoded, so that what can
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from payment_service.adapters.audit_chain import next_hash
-from payment_service.adapters.postgres.statement import REFUND_TRANSACTION_STATUS, TRANSACTION_STATUS
 from payment_service.codecs.events import decode_event, encode_event
 from payment_service.codecs.published import encode_published
+from payment_service.codecs.rest import ATTEMPT_WORDS, BY_PROVIDER, REFUND_WORDS
 from payment_service.codecs.state import decode_call, decode_state, encode_call, encode_state
+from payment_service.codecs.transactions import LOOK_AGAIN_S, OPEN_STATUSES
 from payment_service.core.errors import Refused
 from payment_service.core.ids import shard_of
 from payment_service.core.money import to_major
@@ -32,7 +33,8 @@ from payment_service.core.ports import (
 )
 from payment_service.core.terms import Kind
 
-LOOK_AGAIN_S = 5.0
+CHAIN_KEY = b"memory"
+TOTAL_MAX = 10_000
 
 
 @dataclass(slots=True)
@@ -52,9 +54,9 @@ class _Call:
 
 @dataclass(slots=True)
 class MemoryPaymentStore:
-    """Also the CallQueue. `on_outbox` as PostgreSQL's."""
+    """Also the CallQueue. `on_outbox` as PostgreSQL's; rows leave `outbox` when a test removes them."""
 
-    on_outbox: Any = None
+    on_outbox: Callable[[Sequence[tuple[OutboxRow, bool]]], None] | None = None
     shards: int = 16
     inbox: dict[str, str] = field(default_factory=dict)
     outbox: list[OutboxRow] = field(default_factory=list)
@@ -63,6 +65,7 @@ class MemoryPaymentStore:
     _calls: dict[str, _Call] = field(default_factory=dict)
 
     async def load(self, payment_id: str, command_id: str = "") -> Loaded:
+        _refuse_unstorable(command_id)
         row = self._rows.get(payment_id)
         marked = command_id in self.inbox
         if row is None:
@@ -73,29 +76,32 @@ class MemoryPaymentStore:
         future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
         try:
             future.set_result(self._commit(change))
-        except (Refused, TypeError) as error:
-            refused = Refused("contains text that cannot be stored", code="VALIDATION_ERROR")
-            future.set_exception(error if isinstance(error, Refused) else refused)
+        except Refused as error:
+            future.set_exception(error)
+        except TypeError:  # orjson meets a lone surrogate
+            future.set_exception(_unstorable())
         return future
 
+    async def commit(self, change: Change) -> Committed:
+        return await self.submit(change)
+
     def _commit(self, change: Change) -> Committed:
+        _refuse_unstorable(change.payment_id + change.command_id)
         row = self._rows.get(change.payment_id)
         if not change.steps:
-            self.inbox.setdefault(change.command_id, change.payment_id)
+            if change.command_id:
+                self.inbox.setdefault(change.command_id, change.payment_id)
             return Committed.COMMITTED
-        before = change.loaded.payment
+        before, after = change.loaded.payment, change.steps[-1].after
+        _refuse_unstorable(after.order_id + after.user_id + "".join(r.reason or "" for r in after.refunds))
+        encoded = [(step, type(step.event).__name__, encode_event(step.event)) for step in change.steps]
+        state = encode_state(after)
         version = decode_state(row.state).version if row is not None else 0
         if version != (before.version if before is not None else 0) or change.command_id in self.inbox:
             return Committed.CONFLICT
-        after = change.steps[-1].after
-        if "\x00" in after.order_id + after.user_id + change.command_id:
-            raise Refused("contains text that cannot be stored", code="VALIDATION_ERROR")
-        encoded = [(step, encode_event(step.event)) for step in change.steps]
-        state = encode_state(after)
         head = change.loaded.head
-        for step, data in encoded:
-            name = type(step.event).__name__
-            head = next_hash(b"memory", head, change.payment_id, step.version, step.sequence, name, data)
+        for step, name, data in encoded:
+            head = next_hash(CHAIN_KEY, head, change.payment_id, step.version, step.sequence, name, data)
             self._events.setdefault(change.payment_id, []).append((step.version, step.sequence, name, data))
         secrets = change.secrets if change.secrets is not None else (row.secrets if row is not None else NO_SECRETS)
         self._rows[change.payment_id] = _Row(state, secrets, head)
@@ -106,41 +112,45 @@ class MemoryPaymentStore:
         return Committed.COMMITTED
 
     def _publish(self, change: Change) -> None:
-        older = any(row.payment_id == change.payment_id for row in self.outbox)
-        rows = [
-            OutboxRow(
-                shard_of(change.payment_id, self.shards), change.payment_id, step.sequence, step.topic,
-                step.event.at_ms, None, encode_published(step),
-            )  # fmt: skip
-            for step in change.steps
-            if step.topic is not None and step.sequence is not None
-        ]
-        self.outbox += rows
-        if rows and self.on_outbox is not None:
-            self.on_outbox([(row, not older) for row in rows])
+        direct = not any(row.payment_id == change.payment_id for row in self.outbox)
+        offered: list[tuple[OutboxRow, bool]] = []
+        shard = shard_of(change.payment_id, self.shards)
+        for step in change.steps:
+            if step.topic is not None and step.sequence is not None:
+                value, at_ms = encode_published(step), step.event.at_ms
+                row = OutboxRow(shard, change.payment_id, step.sequence, step.topic, at_ms, None, value)
+                offered.append((row, direct))
+                direct = False
+        self.outbox += [row for row, _ in offered]
+        if offered and self.on_outbox is not None:
+            self.on_outbox(offered)
 
     def _keep_calls(self, change: Change, before: Payment | None, after: Payment) -> None:
         intents = {intent.call.key: intent for intent in change.intents}
-        old: set[object] = {*before.attempts, *_hashable(before.refunds)} if before is not None else set()
-        states = [
-            (provider_key(after.payment_id, a.kind, a.number), TRANSACTION_STATUS[a.state])
-            for a in after.attempts
-            if a not in old
+        old: dict[str, object] = {}
+        if before is not None:
+            old = {provider_key(after.payment_id, a.kind, a.number): a for a in before.attempts}
+            old |= {provider_key(after.payment_id, Kind.REFUND, r.number): r for r in before.refunds}
+        new = [
+            (provider_key(after.payment_id, a.kind, a.number), a, ATTEMPT_WORDS[a.state]) for a in after.attempts
         ] + [
-            (provider_key(after.payment_id, Kind.REFUND, r.number), REFUND_TRANSACTION_STATUS[r.status])
-            for r, key in zip(after.refunds, _hashable(after.refunds), strict=True)
-            if key not in old
+            (provider_key(after.payment_id, Kind.REFUND, r.number), r, REFUND_WORDS[r.status])
+            for r in after.refunds
+            if r.by != BY_PROVIDER
         ]
         now = time.monotonic()
-        for key, status in states:
-            intent = intents.get(key)
-            if intent is not None:
-                due = now + intent.lease_s if intent.owner is not None else now
-                self._calls[key] = _Call(encode_call(intent.call), intent.owner, due)
-            elif key in self._calls:
-                call = self._calls[key]
-                call.owner = None
-                call.due_at = now + LOOK_AGAIN_S if status in ("PENDING", "UNKNOWN") else None
+        for key, item, status in new:
+            intent, is_open = intents.get(key), status in OPEN_STATUSES
+            if intent is None and old.get(key) == item:
+                continue
+            call = self._calls.get(key)
+            if intent is not None and is_open:
+                call = self._calls.setdefault(key, _Call(encode_call(intent.call), None, None))
+                call.owner = intent.owner
+                call.due_at = now + intent.lease_s if intent.owner is not None else now
+                call.tries += intent.owner is not None
+            elif call is not None:
+                call.owner, call.due_at = None, now + LOOK_AGAIN_S if is_open else None
 
     async def events(self, payment_id: str) -> list[StoredEvent]:
         return [
@@ -154,20 +164,20 @@ class MemoryPaymentStore:
         sorts: dict[str, Any] = {
             "createdAt": lambda p: p.created_at_ms, "amount": lambda p: p.amount_minor, "status": status_of,
         }  # fmt: skip
-        found.sort(key=lambda p: p.payment_id)
-        found.sort(key=sorts[query.sort_by], reverse=query.descending)
-        return PaymentPage(found[query.offset : query.offset + query.limit], len(found), False)
+        found.sort(key=lambda p: p.payment_id, reverse=not query.descending)
+        found.sort(key=sorts[query.sort_by], reverse=query.descending)  # keeps the order of equals, also reversed
+        page = found[query.offset : query.offset + query.limit]
+        return PaymentPage(page, min(len(found), TOTAL_MAX), len(found) > TOTAL_MAX)
 
     # --- CallQueue -------------------------------------------------------------------------------------------
 
     async def claim(self, owner: str, limit: int, lease_s: float) -> list[ClaimedCall]:
         now = time.monotonic()
-        claimed: list[ClaimedCall] = []
-        for call in self._calls.values():
-            if call.due_at is not None and call.due_at <= now and len(claimed) < limit:
-                call.owner, call.due_at, call.tries = owner, now + lease_s, call.tries + 1
-                claimed.append(ClaimedCall(decode_call(call.request), call.tries - 1, now))
-        return claimed
+        due = [call for call in self._calls.values() if call.due_at is not None and call.due_at <= now]
+        due.sort(key=lambda call: call.due_at or 0.0)
+        for call in due[:limit]:
+            call.owner, call.due_at, call.tries = owner, now + lease_s, call.tries + 1
+        return [ClaimedCall(decode_call(call.request), call.tries - 1, now) for call in due[:limit]]
 
     async def renew(self, key: str, owner: str, lease_s: float) -> bool:
         call = self._calls.get(key)
@@ -180,11 +190,16 @@ class MemoryPaymentStore:
         call = self._calls.get(key)
         if call is not None and call.owner == owner and call.due_at is not None:
             call.owner, call.due_at = None, time.monotonic() + delay_s
-            call.tries = call.tries if sent else 0
+            call.tries = call.tries if sent else max(0, call.tries - 1)
 
 
-def _hashable(refunds: Sequence[Any]) -> list[tuple[object, ...]]:
-    return [(r.number, r.amount_minor, r.status, r.updated_at_ms, r.provider_id) for r in refunds]
+def _unstorable() -> Refused:
+    return Refused("contains text that cannot be stored", code="VALIDATION_ERROR")
+
+
+def _refuse_unstorable(text: str) -> None:
+    if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise _unstorable()
 
 
 def _fits(payment: Payment, query: PaymentFilter) -> bool:

@@ -13,6 +13,7 @@ from importlib import resources
 import aiopg
 import psycopg2
 
+from payment_service.adapters.postgres.fresh import FreshConnection
 from payment_service.core.errors import Refused, Unavailable
 
 LOCK_KEY = 0x7061_796D_6967  # "paymig": two starts at once migrate one after another
@@ -76,7 +77,7 @@ async def _cursor(dsn: str) -> AsyncIterator[aiopg.Cursor]:
     try:
         connection = await aiopg.connect(
             dsn, timeout=CONNECT_S, options=_OPTIONS, application_name="payment-service migrate",
-            enable_json=False, enable_hstore=False, enable_uuid=False,
+            connection_factory=FreshConnection, enable_json=False, enable_hstore=False, enable_uuid=False,
         )  # fmt: skip
     except (psycopg2.Error, TimeoutError, OSError):
         raise Unavailable("the database is away") from None

@@ -17,6 +17,7 @@ import aiopg
 import psycopg2
 
 from payment_service.adapters.clock import SystemClock
+from payment_service.adapters.postgres.fresh import FreshConnection
 from payment_service.adapters.postgres.queries import QUERIES
 from payment_service.core.errors import Unavailable
 from payment_service.core.ports import Clock, OutboxRow
@@ -88,7 +89,8 @@ class OutboxConnection:
         try:
             connection = await aiopg.connect(
                 self._dsn, timeout=CONNECT_S, enable_json=False, enable_hstore=False, enable_uuid=False,
-                options=_SESSION, application_name="payment-service outbox", keepalives=1, keepalives_idle=5,
+                connection_factory=FreshConnection, options=_SESSION, application_name="payment-service outbox",
+                keepalives=1, keepalives_idle=5,
                 keepalives_interval=2, keepalives_count=3, tcp_user_timeout=IDLE_SESSION_S * 1000,
             )  # fmt: skip
             self._connection = connection

@@ -32,6 +32,7 @@ from payment_service.codecs.state import decode_secrets, decode_state
 from payment_service.core.errors import PaymentError, Refused, Unavailable
 from payment_service.core.ports import (
     NO_SECRETS,
+    NOT_THERE,
     Change,
     Cipher,
     Committed,
@@ -166,9 +167,11 @@ class PostgresPaymentStore:
     # --- reading ---------------------------------------------------------------------------------------------
 
     async def load(self, payment_id: str, command_id: str = "") -> Loaded:
-        """Raises Unavailable, Refused (an id that cannot be stored), Malformed (a row that cannot be read)."""
-        if not arrays.is_storable(payment_id + command_id):
+        """Raises Unavailable, Refused (a command id that cannot be stored), Malformed (a row that cannot be read)."""
+        if not arrays.is_storable(command_id):
             raise unstorable()
+        if not arrays.is_storable(payment_id):
+            return NOT_THERE
         return await self._reads.put((payment_id, command_id), None, len(payment_id) + len(command_id))
 
     async def _load_batch(self, batch: list[_Read]) -> None:
@@ -199,7 +202,7 @@ class PostgresPaymentStore:
 
     async def events(self, payment_id: str) -> list[StoredEvent]:
         if not arrays.is_storable(payment_id):
-            raise unstorable()
+            return []
         return [
             StoredEvent(version, sequence, event.at_ms, name, event)
             for version, sequence, name, data, _ in await self._read_query(QUERIES["events"], (payment_id,))

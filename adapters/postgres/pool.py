@@ -14,6 +14,7 @@ import aiopg
 import psycopg2
 from psycopg2 import errorcodes
 
+from payment_service.adapters.postgres.fresh import FreshConnection
 from payment_service.core.errors import Unavailable
 
 POOL_SIZE_MAX = 8
@@ -35,9 +36,7 @@ SESSION_OPTIONS = (
 )
 """jit=off: our statements are short, and compiling one takes longer than running it."""
 
-_TRY_AGAIN = frozenset(
-    {errorcodes.DEADLOCK_DETECTED, errorcodes.SERIALIZATION_FAILURE, errorcodes.LOCK_NOT_AVAILABLE}
-)
+_TRY_AGAIN = frozenset({errorcodes.DEADLOCK_DETECTED, errorcodes.SERIALIZATION_FAILURE, errorcodes.LOCK_NOT_AVAILABLE})
 _CONTENT = frozenset({"22", "23", "54"})
 """SQLSTATE classes that are about the values of a statement: data exception, constraint, limit exceeded."""
 
@@ -134,6 +133,7 @@ class Database:
             if pool is None:
                 pool = self._pool = await aiopg.create_pool(
                     self._dsn,
+                    connection_factory=FreshConnection,
                     minsize=0,
                     maxsize=self._size_max,
                     timeout=CONNECT_S,

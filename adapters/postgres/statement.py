@@ -13,37 +13,17 @@ from payment_service.adapters.postgres import arrays as a
 from payment_service.adapters.postgres.queries import QUERIES
 from payment_service.codecs.events import encode_event
 from payment_service.codecs.published import encode_published, refund_id, transaction_id
+from payment_service.codecs.rest import ATTEMPT_WORDS, BY_PROVIDER, REFUND_WORDS
 from payment_service.codecs.state import encode_call, encode_secrets, encode_state
+from payment_service.codecs.transactions import LOOK_AGAIN_S, OPEN_STATUSES
 from payment_service.core.errors import Refused
 from payment_service.core.ids import shard_of
 from payment_service.core.payment import Payment, provider_key, status_of
 from payment_service.core.ports import NO_SECRETS, Change, Cipher, Intent, OutboxRow
-from payment_service.core.terms import AttemptState, Kind, RefundStatus
+from payment_service.core.terms import Kind
 
-LOOK_AGAIN_S = 5.0
-"""When an attempt that stays open without an owner is looked at first (design §4)."""
 ROW_BYTES = 400
 """What a row adds to a statement beside its documents, roughly."""
-
-TRANSACTION_STATUS: dict[AttemptState, str] = {
-    AttemptState.OPEN: "PENDING",
-    AttemptState.ACTION: "PENDING",
-    AttemptState.DISPLACED: "PENDING",
-    AttemptState.UNKNOWN: "UNKNOWN",
-    AttemptState.APPROVED: "SUCCEEDED",
-    AttemptState.DECLINED: "FAILED",
-    AttemptState.NOT_SENT: "FAILED",
-    AttemptState.SUPERSEDED: "FAILED",
-}
-REFUND_TRANSACTION_STATUS: dict[RefundStatus, str] = {
-    RefundStatus.PENDING: "PENDING",
-    RefundStatus.PROCESSING: "PENDING",
-    RefundStatus.UNKNOWN: "UNKNOWN",
-    RefundStatus.COMPLETED: "SUCCEEDED",
-    RefundStatus.FAILED: "FAILED",
-    RefundStatus.CANCELLED: "FAILED",
-}
-OPEN_STATUSES = frozenset({"PENDING", "UNKNOWN"})
 
 _PAYMENT_COLUMNS: tuple[Callable[[Any], str], ...] = (
     a.texts, a.numbers, a.texts, a.texts, a.words, a.texts, a.numbers, a.texts, a.numbers, a.numbers, a.numbers,
@@ -169,7 +149,7 @@ def _encode_calls(encoded: Encoded, before: Payment | None, after: Payment, enco
             continue
         _add_call(
             encoded, encoder, after, intents.get(key), key, attempt.kind, attempt.number, attempt.amount_minor,
-            attempt.provider, attempt.provider_id, TRANSACTION_STATUS[attempt.state], attempt.started_at_ms,
+            attempt.provider, attempt.provider_id, ATTEMPT_WORDS[attempt.state], attempt.started_at_ms,
             attempt.updated_at_ms,
         )  # fmt: skip
     old_refunds = before.refunds if before is not None else ()
@@ -177,12 +157,13 @@ def _encode_calls(encoded: Encoded, before: Payment | None, after: Payment, enco
         key = provider_key(after.payment_id, Kind.REFUND, refund.number)
         if index < len(old_refunds) and key not in intents and old_refunds[index] == refund:
             continue
-        _add_call(
-            encoded, encoder, after, intents.get(key), key, Kind.REFUND, refund.number, refund.amount_minor,
-            after.provider, refund.provider_id, REFUND_TRANSACTION_STATUS[refund.status], refund.created_at_ms,
-            refund.updated_at_ms,
-        )  # fmt: skip
-        if not a.is_storable(refund.reason or ""):
+        if refund.by != BY_PROVIDER:  # made beside us: there was no call
+            _add_call(
+                encoded, encoder, after, intents.get(key), key, Kind.REFUND, refund.number, refund.amount_minor,
+                after.provider, refund.provider_id, REFUND_WORDS[refund.status], refund.created_at_ms,
+                refund.updated_at_ms,
+            )  # fmt: skip
+        if not a.is_storable((refund.reason or "") + (refund.provider_id or "")):
             raise unstorable()
         encoded.size += ROW_BYTES + len(refund.reason or "")
         encoded.refunds.append((

@@ -39,6 +39,7 @@ SECONDS = int(os.environ.get("BENCH_SECONDS", "8"))
 SECRET = "bench-secret-of-at-least-32-characters"
 WAIT_S = 300.0
 TOPICS = ("created", "processed", "failed", "refunded", "requires_action", "cancelled", "unknown", "disputed")
+WORKER = [sys.executable, os.environ["WORKER_SCRIPT"]] if "WORKER_SCRIPT" in os.environ else [sys.executable, "-m", "payment_service.cli.main", "worker"]
 console = Console()
 
 
@@ -186,7 +187,7 @@ async def our_orders(bench: Bench, folder: Path, port: int) -> subprocess.Popen[
     bench.results_dsn = dsn  # type: ignore[attr-defined]
     produce(bench, prefix + "orders", ORDERS)
     process = spawn(
-        [sys.executable, "-m", "payment_service.cli.main", "worker"],
+        WORKER,
         service_env(bench, dsn, port, folder), folder / "service.log",
     )  # fmt: skip
     await until_ready(port)

@@ -46,7 +46,7 @@ sys.exit(run(settings))
 """
 COMMAND = (
     (sys.executable, "-m", "payment_service.cli.main", "worker")
-    if importlib.util.find_spec("payment_service.cli.main")
+    if importlib.util.find_spec("payment_service.cli.demo")
     else (sys.executable, "-c", _RUN)
 )
 
@@ -92,10 +92,10 @@ class Worker:
     def start(self, **env: str) -> None:
         """With these changes of the environment, for this start alone."""
         assert self._process is None or self._process.poll() is not None, "it runs already"
-        launched = (sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), f"{signal.SIGKILL:d}", "-1", "-1", "-1")
+        dying_with_us = (str(LAUNCHER), str(os.getpid()), f"{signal.SIGKILL:d}", "-1", "-1", "-1")
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*launched, *COMMAND],
+                [sys.executable, "-I", "-S", *dying_with_us, *COMMAND],
                 env={**self._env, **env},
                 cwd=self._folder,  # no .env of anybody is there
                 stdin=subprocess.DEVNULL,
