@@ -215,6 +215,7 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
                 kafka, providers,
             )  # fmt: skip
         finally:
+            await store.close()
             await database.close()
 
 
@@ -266,9 +267,7 @@ def create_app(services: Services) -> PaymentApp:
     """One stream side: its App with agents and tables, started by worker.py and never started twice."""
     settings = services.settings
     app = bare_app(settings)
-    rules = OrderRules(
-        default_provider(settings), settings.auto_process_orders, settings.cancel_refunds_succeeded
-    )
+    rules = OrderRules(default_provider(settings), settings.auto_process_orders, settings.cancel_refunds_succeeded)
     letters = _Letters(services.dead_letters)
     Delivery(
         app, settings.order_topics, OrderEvents(services.execute, rules, services.clock.now_ms),

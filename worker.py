@@ -113,9 +113,7 @@ async def serving(services: Services) -> AsyncIterator[None]:
         await runner.cleanup()
 
 
-async def run_worker(
-    settings: Settings, on_ready: Callable[[Services], Awaitable[None]] | None = None
-) -> int:
+async def run_worker(settings: Settings, on_ready: Callable[[Services], Awaitable[None]] | None = None) -> int:
     """Until a signal, or until something of ours dies. Returns the exit code."""
     if settings.migrate_on_start:
         for name in await migrate(settings):
@@ -187,7 +185,7 @@ async def _greet(services: Services) -> None:
         f"A token for the user demo-user (24 h):\n  {token}\n\n"
         "A first payment:\n"
         f"  TOKEN={token}\n"
-        f"  curl -s {url}/api/v1/payments -H \"Authorization: Bearer $TOKEN\" "
+        f'  curl -s {url}/api/v1/payments -H "Authorization: Bearer $TOKEN" '
         "-H 'Content-Type: application/json' \\\n"
         '    -d \'{"orderId":"order-1","amount":99.99,"currency":"USD"}\'\n\n'
         "Ctrl-C stops everything.\n",

@@ -5,26 +5,40 @@ in PostgreSQL.
 """
 
 import base64
+from collections.abc import Sequence
+from typing import Protocol
 
 import orjson
-from aiokafka.errors import MessageSizeTooLargeError
 
+from payment_service.adapters.kafka_message import NeverTaken, size_of
+from payment_service.adapters.kafka_sender import MESSAGE_BYTES_MAX
 from payment_service.adapters.kafka_topics import DEAD_LETTERS
 from payment_service.adapters.postgres.pool import ConnectionLost, Database, TryAgain
 from payment_service.adapters.postgres.queries import QUERIES
-from payment_service.adapters.publisher import OutboxPublisher
 from payment_service.core.errors import Unavailable
 from payment_service.core.ports import Cipher
 
-REASON_MAX = 200
-MESSAGE_BYTES_MAX = 950_000
-"""Leaves room for headers below the broker's 1 MB."""
+TEXT_MAX = 500
+"""Characters of a reason or an error."""
+
+
+class Sends(Protocol):
+    """What OutboxPublisher does."""
+
+    async def send(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
+    ) -> None: ...
+
+
+def sealing_place(topic: str, partition: int, offset: int) -> str:
+    """What a sealed value is bound to: needed to unseal it, and told by the letter's own headers or columns."""
+    return f"dead-letter:{topic}:{partition}:{offset}"
 
 
 class DeadLetterBox:
     """`cipher` None: values are kept plain (the default outside production)."""
 
-    def __init__(self, publisher: OutboxPublisher, database: Database, cipher: Cipher | None) -> None:
+    def __init__(self, publisher: Sends, database: Database, cipher: Cipher | None) -> None:
         self._publisher = publisher
         self._database = database
         self._cipher = cipher
@@ -33,25 +47,37 @@ class DeadLetterBox:
         self, topic: str, partition: int, offset: int, key: bytes | None, value: bytes | None,
         headers: tuple[tuple[str, bytes], ...], reason: str, error: str,
     ) -> None:  # fmt: skip
-        """Raises Unavailable: nobody took it, try again. A letter may be kept twice; its place tells."""
+        """`topic` with its prefix. `reason` and `error` are stored in the clear: nothing of the value may be in them.
+
+        Raises: Unavailable: nobody took it, try again. A letter may be kept twice; its place tells.
+        """
         if value is not None and self._cipher is not None:
-            value = self._cipher.seal(value, f"dead-letter:{topic}:{partition}:{offset}")
-        about = [
-            ("reason", reason[:REASON_MAX].encode()),
-            ("error", error[:REASON_MAX].encode()),
+            value = self._cipher.seal(value, sealing_place(topic, partition, offset))
+        reason, error = _storable(reason), _storable(error)
+        letter = [
+            *headers,
+            ("reason", reason.encode()),
+            ("error", error.encode()),
             ("source-topic", topic.encode()),
             ("source-partition", str(partition).encode()),
             ("source-offset", str(offset).encode()),
         ]
-        if len(value or b"") + len(key or b"") <= MESSAGE_BYTES_MAX:
+        if size_of(key, value, letter) <= MESSAGE_BYTES_MAX:
             try:
-                await self._publisher.send(DEAD_LETTERS, key, value, [*headers, *about])
+                # A message needs a key or a value.
+                await self._publisher.send(DEAD_LETTERS, key, value if value is not None or key else b"", letter)
                 return
-            except MessageSizeTooLargeError:
-                pass
-        kept = orjson.dumps([[name, base64.b64encode(text).decode()] for name, text in headers]).decode()
-        parameters = (topic, partition, offset, key, value, kept, reason[:REASON_MAX], error[:REASON_MAX])
+            except NeverTaken:
+                pass  # the broker's own limit is lower
+        kept = orjson.dumps([[name, base64.b64encode(text or b"").decode()] for name, text in headers]).decode()
         try:
-            await self._database.fetch(QUERIES["keep_dead_letter"], parameters)
+            await self._database.fetch(
+                QUERIES["keep_dead_letter"], (topic, partition, offset, key, value, kept, reason, error)
+            )
         except (ConnectionLost, TryAgain):
             raise Unavailable("the dead letter could not be stored") from None
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL takes no NUL, UTF-8 no lone surrogate."""
+    return text[:TEXT_MAX].replace("\x00", "?").encode(errors="replace").decode()

@@ -3,7 +3,8 @@
 Room: adapters. With KAFKA_CREATE_TOPICS=false nothing is ever created: on OCI the streams come from Terraform.
 """
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -14,7 +15,12 @@ from payment_service.core.errors import Unavailable
 from payment_service.core.terms import Topic
 
 DEAD_LETTERS = "payment-dead-letters"
+WEBHOOKS = "payment-webhooks"
 PUBLISHED = tuple(topic.value for topic in Topic)
+ALIAS = "payment.succeeded"
+INTERNAL = (WEBHOOKS, "payment-provider-stats", "payment-facts", "payment-audit-anchors")
+REPLICATION_MAX = 3
+"""Copies of a topic that we make, where there are so many brokers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,34 +31,55 @@ class NeededTopic:
 
 def needed_topics(order_topics: Iterable[str], changelogs: Iterable[str], *, aliases: bool) -> list[NeededTopic]:
     """Without the prefix."""
-    plain = [*order_topics, *PUBLISHED, DEAD_LETTERS, *(["payment.succeeded"] if aliases else [])]
+    plain = [*order_topics, *PUBLISHED, *([ALIAS] if aliases else []), *INTERNAL, DEAD_LETTERS]
     return [NeededTopic(name) for name in plain] + [NeededTopic(name, True) for name in changelogs]
 
 
+async def missing_topics(client: KafkaClient, topics: Iterable[NeededTopic], prefix: str) -> list[str]:
+    """Full names of those that the broker does not show us. Raises Unavailable when it does not answer."""
+    async with _admin(client) as admin:
+        return [prefix + topic.name for topic in await _missing(admin, topics, prefix)]
+
+
 async def create_missing(
-    client: KafkaClient, topics: Iterable[NeededTopic], prefix: str, partitions: int, replication: int = 1
+    client: KafkaClient, topics: Iterable[NeededTopic], prefix: str, partitions: int
 ) -> list[str]:
-    """The names that were made. Raises Unavailable when the broker does not answer."""
+    """The full names that were made. Idempotent by name: what exists is left as it is, whatever its partitions.
+
+    Raises: Unavailable, when the broker does not answer or refuses; some may have been made by then.
+    """
+    async with _admin(client) as admin:
+        missing = await _missing(admin, topics, prefix)
+        if not missing:
+            return []
+        brokers = len((await admin.describe_cluster())["brokers"])
+        replication = min(REPLICATION_MAX, max(1, brokers))
+        answer = await admin.create_topics([_new(topic, prefix, partitions, replication) for topic in missing])
+        made = []
+        for name, code, *_ in answer.topic_errors:
+            if code == 0:
+                made.append(name)
+            elif for_code(code) is not TopicAlreadyExistsError:  # another worker was faster
+                raise Unavailable(f"topic {name} cannot be created: {for_code(code).__name__}")
+        return made
+
+
+def _new(topic: NeededTopic, prefix: str, partitions: int, replication: int) -> NewTopic:
+    configs = {"cleanup.policy": "compact"} if topic.compacted else {}
+    return NewTopic(prefix + topic.name, partitions, replication, topic_configs=configs)
+
+
+async def _missing(admin: AIOKafkaAdminClient, topics: Iterable[NeededTopic], prefix: str) -> list[NeededTopic]:
+    existing = set(await admin.list_topics())
+    return [topic for topic in topics if prefix + topic.name not in existing]
+
+
+@asynccontextmanager
+async def _admin(client: KafkaClient) -> AsyncIterator[AIOKafkaAdminClient]:
     admin = AIOKafkaAdminClient(**client.options())
     try:
         await admin.start()
-        existing = set(await admin.list_topics())
-        missing = [topic for topic in topics if prefix + topic.name not in existing]
-        if not missing:
-            return []
-        answer = await admin.create_topics(
-            [
-                NewTopic(
-                    prefix + topic.name, partitions, replication,
-                    topic_configs={"cleanup.policy": "compact"} if topic.compacted else {},
-                )  # fmt: skip
-                for topic in missing
-            ]
-        )
-        for name, code, *_ in answer.topic_errors:
-            if code and for_code(code) is not TopicAlreadyExistsError:
-                raise Unavailable(f"topic {name} cannot be created: {for_code(code).__name__}")
-        return [prefix + topic.name for topic in missing]
+        yield admin
     except (KafkaError, OSError) as error:
         raise Unavailable(f"the broker is away: {type(error).__name__}") from None
     finally:

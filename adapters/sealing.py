@@ -16,6 +16,7 @@ from payment_service.core.errors import Malformed
 FORMAT = b"\x01"
 KEY_ID_BYTES = 4
 NONCE_BYTES = 12
+TAG_BYTES = 16
 _HEADER = len(FORMAT) + KEY_ID_BYTES
 
 
@@ -40,8 +41,8 @@ class AesGcmCipher:
 
     def unseal(self, sealed: bytes, place: str) -> bytes:
         aead = self._keys.get(bytes(sealed[len(FORMAT) : _HEADER]))
-        if sealed[: len(FORMAT)] != FORMAT or aead is None:
-            raise Malformed("sealed with a key or format we do not have", code="INTERNAL_ERROR")
+        if sealed[: len(FORMAT)] != FORMAT or aead is None or len(sealed) < _HEADER + NONCE_BYTES + TAG_BYTES:
+            raise Malformed("sealed with a key or in a form we do not have", code="INTERNAL_ERROR")
         nonce = bytes(sealed[_HEADER : _HEADER + NONCE_BYTES])
         try:
             return aead.decrypt(nonce, bytes(sealed[_HEADER + NONCE_BYTES :]), place.encode())

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
+from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
@@ -33,8 +34,11 @@ class RecordFeed(Protocol):
     def wants(self, tp: TP, generation: int) -> bool:
         """Whether more records of this partition would be welcome now."""
 
-    def take(self, tp: TP, records: Sequence[Any], generation: int) -> None:
-        """Own these records (aiokafka's, ascending offsets). Never blocks and never refuses."""
+    def take(self, tp: TP, records: Sequence[Any], generation: int) -> bool:
+        """Own these records (aiokafka's, ascending offsets). Never blocks, and has always room.
+
+        False: none of them was taken, the assignment is ending. A record known already is dropped.
+        """
 
     def partitions(self) -> Iterable[TP]:
         """Partitions that have something to commit or had once, in this assignment."""
@@ -75,7 +79,8 @@ class PaymentConsumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.polled_at_s = monotonic()
-        self._skipped: dict[TP, tuple[int, int]] = {}  # fetched and not taken: generation, first offset
+        self._skipped = False
+        """Something was fetched and not taken since the positions were last set back: they must be first."""
 
     def _new_consumer_thread(self) -> PaymentConsumerThread:
         return PaymentConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -83,6 +88,8 @@ class PaymentConsumer(driver.Consumer):
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
         if active_partitions is None:
             return await super()._getmany(active_partitions, timeout)
+        if self._skipped and self.flow_active:
+            await self._read_again()
         feed_of, generation = self.app.feed_of, self.app.consumer_generation_id
         # A copy: Faust empties its own set while the consumer thread still reads it, and empty means "all".
         wanted = frozenset(
@@ -98,31 +105,34 @@ class PaymentConsumer(driver.Consumer):
             if feed is None:
                 rest[tp] = batch
             else:
-                await self._feed(feed, tp, batch, generation)
+                self._feed(feed, tp, batch, generation)
         return rest
 
-    async def _feed(self, feed: RecordFeed, tp: TP, batch: Sequence[Any], generation: int) -> None:
+    def _feed(self, feed: RecordFeed, tp: TP, batch: Sequence[Any], generation: int) -> None:
         """Hand over, unless the assignment these records belong to is ending or over.
 
-        Records that are not taken have moved the fetch position all the same. A rebalance resets it; should
-        anything else ever skip some, they are read again before a later one of the partition is taken.
+        What is not taken has moved the fetch position all the same. So nothing more is taken until positions
+        were set back: a rebalance does it, but a poll may outlive one (it then brings records of the new
+        assignment under the old number, and at the end of a partition nothing else comes to show the hole).
         """
-        first = batch[0].offset
-        current = self.app.consumer_generation_id
-        if not self.flow_active or generation != current or tp not in self._active_partitions:
-            self._skipped.setdefault(tp, (current, first))
-            return
-        skipped_in, skipped_from = self._skipped.pop(tp, (generation, first))
-        if skipped_in == generation and skipped_from < first:
-            self.log.warning("Reading %r again from %r: records were skipped", tp, skipped_from)
-            await self.seek_wait({tp: skipped_from})
+        ours = self.flow_active and generation == self.app.consumer_generation_id and tp in self._active_partitions
+        if self._skipped or not ours:
+            self._skipped = True
             return
         read = self._read_offset[tp]
-        if read is not None and first < read:
+        if read is not None and batch[0].offset < read:
             batch = [record for record in batch if record.offset >= read]
         if batch:
             self._read_offset[tp] = batch[-1].offset
-            feed.take(tp, batch, generation)
+            self._skipped = not feed.take(tp, batch, generation)
+
+    async def _read_again(self) -> None:
+        """From the committed offsets; a feed drops what it has already."""
+        self.log.info("Reading again from the committed offsets: records were skipped")
+        try:
+            await self.perform_seek()
+        except (KafkaError, AssertionError) as exc:  # the assignment ended meanwhile: the next one starts anew
+            self.log.warning("Could not read again yet: %r", exc)
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         yield from super()._filter_tps_with_pending_acks(topics)
@@ -140,11 +150,15 @@ class PaymentConsumer(driver.Consumer):
 
         Faust leaves such a partition where it is: what was fetched and dropped in a rebalance would be lost.
         """
-        committed = await super().seek_to_committed()
-        fresh = [tp for tp, offset in committed.items() if not offset and tp.topic in self.app.feed_of]
-        if fresh:
-            await self._thread.seek_to_beginning(*fresh)
-        self._skipped.clear()
+        self._skipped = False  # before, not after: what is skipped meanwhile needs another round
+        try:
+            committed = await super().seek_to_committed()
+            fresh = [tp for tp, offset in committed.items() if not offset and tp.topic in self.app.feed_of]
+            if fresh:
+                await self._thread.seek_to_beginning(*fresh)
+        except BaseException:
+            self._skipped = True
+            raise
         return committed
 
     async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:

@@ -139,14 +139,15 @@ class Delivery:
         part = self._parts.get(tp)
         return part is None or part.generation != generation or len(part.backlog) < BACKLOG_LOW
 
-    def take(self, tp: TP, records: Sequence[Any], generation: int) -> None:
+    def take(self, tp: TP, records: Sequence[Any], generation: int) -> bool:
         part = self._partition(tp, generation)
         if self._failed is not None or not part.live:
-            return
+            return False
         if not part.backlog:
             self._hungry.append(part)
         part.backlog.extend(records)
         self._wake()
+        return True
 
     def _partition(self, tp: TP, generation: int) -> PartitionState:
         part = self._parts.get(tp)

@@ -106,9 +106,9 @@ def transaction_id(payment_id: str, kind: str, number: int) -> str:
     return f"txn_{payment_id.removeprefix('pay_')}_{suffix}"
 
 
-def cloud_event_headers(topic: str, payment_id: str, sequence: int, time: str, traceparent: str | None) -> list[
-    tuple[str, bytes]
-]:
+def cloud_event_headers(
+    topic: str, payment_id: str, sequence: int, time: str, traceparent: str | None
+) -> list[tuple[str, bytes]]:
     """Binary mode of the CloudEvents Kafka binding. `topic` is the event type, without any prefix."""
     headers = [
         ("ce_specversion", b"1.0"),

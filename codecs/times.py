@@ -13,7 +13,7 @@ def _second_text(second: int) -> str:
 
 
 def rfc3339(at_ms: int) -> str:
-    """"2026-11-24T10:00:00.000Z". The second is cached: events come many to the second."""
+    """ "2026-11-24T10:00:00.000Z". The second is cached: events come many to the second."""
     second, ms = divmod(at_ms, 1000)
     return f"{_second_text(second)}.{ms:03d}Z"
 

@@ -101,9 +101,12 @@ def _attempt_answer(payment: Payment, attempt: Attempt, command: c.RecordAnswer)
                 return []  # the void in flight settles it
             return [_decline(attempt, command)]
         case Verdict.NOT_SENT:
-            if (state is AttemptState.OPEN and not attempt.accepted) or source is Source.OPERATOR:
+            if state is AttemptState.OPEN and not attempt.accepted:
                 return [e.AttemptNotSent(at_ms, number, source, command.code)]
-            return []  # what may have been sent cannot become "not sent" by anybody's word but a person's
+            # What may have been sent cannot become "not sent" by anybody's word but a person's; what made the
+            # provider ask for the shopper was sent, whoever says otherwise.
+            by_hand = source is Source.OPERATOR and state in (AttemptState.OPEN, AttemptState.UNKNOWN)
+            return [e.AttemptNotSent(at_ms, number, source, command.code)] if by_hand else []
         case Verdict.PENDING:
             if state is AttemptState.DISPLACED or (state is AttemptState.OPEN and attempt.accepted):
                 return []

@@ -286,7 +286,9 @@ def _decide_attempt(
 def _record_object(payment: Payment, command: c.RecordObject) -> list[e.Event]:
     if payment.object_id == command.object_id:
         return []  # also when it was closed since: news that comes late does not open it again
-    if payment.object_open or payment.captured > 0 or payment.authorization_open > 0:
+    attempt = attempt_of(payment, command.number)
+    moved = attempt.kind not in TAKES_MONEY or attempt.state is AttemptState.APPROVED
+    if moved or payment.object_open or payment.captured > 0 or payment.authorization_open > 0:
         # Two objects for one payment could both be paid. A person needs the second one's id to cancel it.
         return flag_once(payment, command.at_ms, f"SECOND_OBJECT:{command.object_id}", "provider")
     created = e.ObjectCreated(command.at_ms, command.number, command.object_id)

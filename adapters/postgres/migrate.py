@@ -13,7 +13,7 @@ from importlib import resources
 import aiopg
 import psycopg2
 
-from payment_service.adapters.postgres.fresh import FreshConnection
+from payment_service.adapters.postgres.connecting import connect
 from payment_service.core.errors import Refused, Unavailable
 
 LOCK_KEY = 0x7061_796D_6967  # "paymig": two starts at once migrate one after another
@@ -75,10 +75,7 @@ def _missing(applied: dict[str, str], files: list[tuple[str, str]]) -> list[tupl
 async def _cursor(dsn: str) -> AsyncIterator[aiopg.Cursor]:
     """Raises Unavailable for whatever goes wrong with the connection, Refused for a statement that fails."""
     try:
-        connection = await aiopg.connect(
-            dsn, timeout=CONNECT_S, options=_OPTIONS, application_name="payment-service migrate",
-            connection_factory=FreshConnection, enable_json=False, enable_hstore=False, enable_uuid=False,
-        )  # fmt: skip
+        connection = await connect(dsn, CONNECT_S, options=_OPTIONS, application_name="payment-service migrate")
     except (psycopg2.Error, TimeoutError, OSError):
         raise Unavailable("the database is away") from None
     try:

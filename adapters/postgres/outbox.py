@@ -17,7 +17,7 @@ import aiopg
 import psycopg2
 
 from payment_service.adapters.clock import SystemClock
-from payment_service.adapters.postgres.fresh import FreshConnection
+from payment_service.adapters.postgres.connecting import connect
 from payment_service.adapters.postgres.queries import QUERIES
 from payment_service.core.errors import Unavailable
 from payment_service.core.ports import Clock, OutboxRow
@@ -87,11 +87,9 @@ class OutboxConnection:
     async def open(self) -> None:
         await self.close()
         try:
-            connection = await aiopg.connect(
-                self._dsn, timeout=CONNECT_S, enable_json=False, enable_hstore=False, enable_uuid=False,
-                connection_factory=FreshConnection, options=_SESSION, application_name="payment-service outbox",
-                keepalives=1, keepalives_idle=5,
-                keepalives_interval=2, keepalives_count=3, tcp_user_timeout=IDLE_SESSION_S * 1000,
+            connection = await connect(
+                self._dsn, CONNECT_S, options=_SESSION, application_name="payment-service outbox", keepalives=1,
+                keepalives_idle=5, keepalives_interval=2, keepalives_count=3, tcp_user_timeout=IDLE_SESSION_S * 1000,
             )  # fmt: skip
             self._connection = connection
             self._cursor = await connection.cursor(timeout=STATEMENT_S)

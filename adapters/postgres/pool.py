@@ -14,7 +14,7 @@ import aiopg
 import psycopg2
 from psycopg2 import errorcodes
 
-from payment_service.adapters.postgres.fresh import FreshConnection
+from payment_service.adapters.postgres.connecting import AddressPool
 from payment_service.core.errors import Unavailable
 
 POOL_SIZE_MAX = 8
@@ -131,9 +131,8 @@ class Database:
         try:
             pool = self._pool
             if pool is None:
-                pool = self._pool = await aiopg.create_pool(
+                pool = self._pool = AddressPool(
                     self._dsn,
-                    connection_factory=FreshConnection,
                     minsize=0,
                     maxsize=self._size_max,
                     timeout=CONNECT_S,
@@ -141,6 +140,8 @@ class Database:
                     enable_json=False,
                     enable_hstore=False,
                     enable_uuid=False,
+                    echo=False,
+                    on_connect=None,
                     options=SESSION_OPTIONS,
                     application_name=self._name,
                     client_encoding="UTF8",

@@ -114,9 +114,9 @@ class Execute:
     # --- one job ---------------------------------------------------------------------------------------------
 
     def _start(self, job: _Job) -> None:
-        """An order's creation is almost always the first thing that happens to a payment: it is decided on
-        "not there" at once, without a read and without a task. If that guess was wrong, the commit conflicts."""
-        if isinstance(job.command, CreatePayment) and job.command.by_order:
+        """A creation is almost always the first thing that happens to a payment: it is decided on "not there" at
+        once, without a read and without a task. If that guess was wrong, the commit conflicts."""
+        if isinstance(job.command, CreatePayment):
             try:
                 submitted = self.store.submit(self._decide(job, NOT_THERE))
             except PaymentError as error:

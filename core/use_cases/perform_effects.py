@@ -10,6 +10,7 @@ Room: core/use_cases. Awaits on ports only.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -113,10 +114,8 @@ class Effects:
                 await self._slots.acquire()
                 self._take(claim)
             if len(claimed) < free or free <= 0:
-                try:
+                with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), POLL_S)
-                except TimeoutError:
-                    pass
 
     async def stop(self, drain_s: float) -> None:
         """No new calls; waits for those under way, at most `drain_s`. The rest is found by its lease later."""
@@ -186,24 +185,11 @@ class Effects:
                 RequireAction(call.payment_id, "", now, call.number, answer.next_action.type, now + self.action_ttl_ms),
                 CallContext(next_action=answer.next_action),
             )
-        return await self._insist(
-            RecordAnswer(
-                call.payment_id,
-                "",
-                now,
-                call.kind,
-                call.number,
-                answer.verdict,
-                source,
-                answer.provider_id,
-                answer.amount_minor,
-                answer.currency,
-                answer.code,
-                answer.message,
-                answer.decline_code,
-                answer.review,
-            )  # fmt: skip
-        )
+        said = RecordAnswer(
+            call.payment_id, "", now, call.kind, call.number, answer.verdict, source, answer.provider_id,
+            answer.amount_minor, answer.currency, answer.code, answer.message, answer.decline_code, answer.review,
+        )  # fmt: skip
+        return await self._insist(said)
 
     async def _insist(
         self, command: RecordAnswer | RecordObject | RequireAction, context: CallContext | None = None

@@ -38,8 +38,7 @@ PLAIN_ORDERS = 8000
 SECONDS = int(os.environ.get("BENCH_SECONDS", "8"))
 SECRET = "bench-secret-of-at-least-32-characters"
 WAIT_S = 300.0
-TOPICS = ("created", "processed", "failed", "refunded", "requires_action", "cancelled", "unknown", "disputed")
-WORKER = [sys.executable, os.environ["WORKER_SCRIPT"]] if "WORKER_SCRIPT" in os.environ else [sys.executable, "-m", "payment_service.cli.main", "worker"]
+WORKER = [sys.executable, "-m", "payment_service.cli.main", "worker"]
 console = Console()
 
 
@@ -97,9 +96,7 @@ def produce(bench: Bench, topic: str, count: int) -> None:
 def plain_faust(bench: Bench, folder: Path) -> None:
     """The median of its own figures for 2,000 events each."""
     topic, dsn = f"plain-{bench.run}", bench.database("plain_faust")
-    subprocess.run(["psql", "-q", dsn, "-f", str(BASELINES / "schema.sql")], check=True, capture_output=True) if (
-        shutil.which("psql")
-    ) else apply_sql(dsn, BASELINES / "schema.sql")
+    apply_sql(dsn, BASELINES / "schema.sql")
     produce(bench, topic, PLAIN_ORDERS)
     log = folder / "plain_faust.log"
     env = bench.env(DATABASE_URL=dsn, ORDERS=topic, CREATED=f"created-{bench.run}", GROUP=f"plain-{bench.run}")
@@ -184,7 +181,6 @@ async def wait_partitions(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
 async def our_orders(bench: Bench, folder: Path, port: int) -> subprocess.Popen[bytes]:
     """From the first payment to the last published event and the last table row. Leaves the worker running."""
     prefix, dsn = f"b{bench.run}.", bench.database("service")
-    bench.results_dsn = dsn  # type: ignore[attr-defined]
     produce(bench, prefix + "orders", ORDERS)
     process = spawn(
         WORKER,
@@ -244,9 +240,7 @@ def wrk(bench: Bench, name: str, port: int, connections: int) -> None:
 async def rest_baseline(bench: Bench, name: str, port: int, folder: Path) -> None:
     dsn = bench.database(name)
     apply_sql(dsn, BASELINES / "schema.sql")
-    process = spawn(
-        baseline(f"{name}.py"), bench.env(DATABASE_URL=dsn, PORT=str(port)), folder / f"{name}.log"
-    )
+    process = spawn(baseline(f"{name}.py"), bench.env(DATABASE_URL=dsn, PORT=str(port)), folder / f"{name}.log")
     await until_answers(port)
     for connections in (1, 64):
         wrk(bench, name, port, connections)
@@ -313,11 +307,12 @@ def show(bench: Bench) -> None:
 
 async def main() -> None:
     sys.path.insert(0, str(ROOT / "tests"))
-    from servers import kafka_for_tests, postgres_for_tests  # noqa: PLC0415 - beside the tests, started the same way
+    from servers import kafka_for_tests, postgres_for_tests
 
     need_wrk()
     async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="payment-bench-", ignore_cleanup_errors=True)))
+        kept = tempfile.TemporaryDirectory(prefix="payment-bench-", ignore_cleanup_errors=True)
+        folder = Path(stack.enter_context(kept))
         broker = os.environ.get("KAFKA_BROKERS") or stack.enter_context(kafka_for_tests())
         dsn = os.environ.get("DATABASE_URL") or stack.enter_context(postgres_for_tests())
         bench = Bench(broker, dsn)

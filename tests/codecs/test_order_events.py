@@ -1,5 +1,7 @@
 """Order events in all the shapes that were seen in the wild, and junk in as many."""
 
+from contextlib import suppress
+
 import orjson
 import pytest
 from hypothesis import given
@@ -120,15 +122,11 @@ def test_fuzzed_objects_raise_only_malformed(kind: str, fields: dict[str, object
         body = orjson.dumps({**fields, "topic": kind})
     except TypeError:
         return  # a number or text that JSON cannot carry
-    try:
+    with suppress(Malformed):
         decode(body)
-    except Malformed:
-        pass
 
 
 @given(st.binary(max_size=64))
 def test_fuzzed_bytes_raise_only_malformed(value: bytes) -> None:
-    try:
+    with suppress(Malformed):
         decode_order_event(value, [], RULES, 1)
-    except Malformed:
-        pass

@@ -1,8 +1,10 @@
 """What every PaymentStore and CallQueue does, over memory and PostgreSQL alike."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import pytest
 from rigs.changes import AT_MS, answer, change_of, charge, create
@@ -35,6 +37,18 @@ from payment_service.core.terms import Kind, Source, Status, Verdict
 KEY = b"k" * 32
 SHARDS = 16
 WAIT_S = 5.0
+T = TypeVar("T")
+
+
+async def eventually(ask: Callable[[], Awaitable[T]]) -> T:
+    """Asks until the answer is something."""
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        answered = await ask()
+        if answered:
+            return answered
+        assert time.monotonic() < deadline, "it did not come about"
+        await asyncio.sleep(0.01)
 
 
 @dataclass(slots=True)
@@ -53,10 +67,7 @@ class Rig:
 
     async def claim_until(self, owner: str, lease_s: float = 30.0) -> ClaimedCall:
         """Claims until something is due."""
-        async with asyncio.timeout(WAIT_S):
-            while not (claimed := await self.queue.claim(owner, 10, lease_s)):
-                await asyncio.sleep(0.02)
-        (call,) = claimed
+        (call,) = await eventually(lambda: self.queue.claim(owner, 10, lease_s))
         return call
 
 
@@ -214,9 +225,11 @@ async def test_a_caller_that_goes_away_cancels_nothing(rig: Rig) -> None:
     change = change_of(create("o1"))
     future = rig.store.submit(change)
     future.cancel()
-    async with asyncio.timeout(WAIT_S):
-        while (await rig.store.load(change.payment_id)).payment is None:
-            await asyncio.sleep(0.01)
+
+    async def there() -> bool:
+        return (await rig.store.load(change.payment_id)).payment is not None
+
+    await eventually(there)
     assert rig.told == [("payment.created", 1, True)]
 
 

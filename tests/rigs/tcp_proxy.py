@@ -17,6 +17,9 @@ class TcpProxy:
         self._open: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
+        self.answers = asyncio.Event()
+        """Cleared: what the server says is held back, as if the wire were slow in that direction."""
+        self.answers.set()
 
     async def __aenter__(self) -> Self:
         await self.mend()
@@ -45,6 +48,7 @@ class TcpProxy:
         """Every connection breaks now; new ones are taken."""
         for writer in self._open:
             writer.transport.abort()
+        self.answers.set()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -55,7 +59,7 @@ class TcpProxy:
         try:
             far, there = await asyncio.open_connection(*self._target)
             self._open.add(there)
-            await asyncio.gather(_pump(reader, there), _pump(far, writer))
+            await asyncio.gather(_pump(reader, there), _pump(far, writer, self.answers))
         except OSError:
             pass  # the far side is away: this side sees its connection end
         finally:
@@ -66,9 +70,11 @@ class TcpProxy:
             self._tasks.discard(task)
 
 
-async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter, gate: asyncio.Event | None = None) -> None:
     with contextlib.suppress(ConnectionError):
         while data := await source.read(CHUNK_BYTES):
+            if gate is not None:
+                await gate.wait()
             target.write(data)
             await target.drain()
     target.transport.abort()

@@ -46,7 +46,7 @@ sys.exit(run(settings))
 """
 COMMAND = (
     (sys.executable, "-m", "payment_service.cli.main", "worker")
-    if importlib.util.find_spec("payment_service.cli.demo")
+    if importlib.util.find_spec("payment_service.cli.main")
     else (sys.executable, "-c", _RUN)
 )
 

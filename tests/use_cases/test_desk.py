@@ -157,7 +157,8 @@ async def test_somebody_elses_payment_does_not_exist(rig: Rig) -> None:
 
 async def test_decline_then_yes(rig: Rig) -> None:
     await rig.create()
-    rig.provider.answers[Kind.CHARGE] = Answer(Verdict.DECLINED, code="CARD_DECLINED", decline_code="insufficient_funds")
+    no = Answer(Verdict.DECLINED, code="CARD_DECLINED", decline_code="insufficient_funds")
+    rig.provider.answers[Kind.CHARGE] = no
     declined = await rig.process(method="tok_no")
     assert declined.declined is not None and declined.declined.decline_code == "insufficient_funds"
     assert status_of(declined.payment) is Status.FAILED

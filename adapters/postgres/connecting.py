@@ -1,0 +1,84 @@
+"""Opening a connection: what aiopg gets wrong while it connects.
+
+Room: adapters/postgres. Two things, both seen:
+- When a connection is refused, aiopg leaves its writer in the event loop although libpq has closed the socket. uvloop
+  then refuses every later socket of that number: a worker would never get back to a database that was away.
+- When libpq goes on to a second address (`localhost` that is ::1 first, a list of hosts), it opens another socket that
+  aiopg does not watch, and waits until its time is up. So every address is tried on its own here.
+"""
+
+import asyncio
+import socket
+from typing import Any
+
+import aiopg
+import psycopg2
+from psycopg2 import extensions
+
+ADDRESSES_MAX = 16
+"""Tried one after another, all hosts of the URL together."""
+PORT = "5432"
+
+
+class _FreshConnection(extensions.connection):  # type: ignore[misc]  # psycopg2 has no types
+    """Made on the event loop that will watch it."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        # Just opened: whatever is watched under this number belongs to a socket that is gone.
+        loop, number = asyncio.get_running_loop(), self.fileno()
+        loop.remove_reader(number)
+        loop.remove_writer(number)
+
+
+async def connect(dsn: str, timeout_s: float, **options: Any) -> aiopg.Connection:
+    """A connection to the first address that takes us. Raises what the driver raises, of the last one tried.
+
+    Limits: `timeout_s` for all of them together, each its share; ADDRESSES_MAX.
+    """
+    places = await _places(dsn)
+    failed: Exception = psycopg2.OperationalError("no host of the database is known")
+    for place in places:
+        try:
+            return await aiopg.connect(
+                dsn, timeout=timeout_s / len(places), connection_factory=_FreshConnection, enable_json=False,
+                enable_hstore=False, enable_uuid=False, **place, **options,
+            )  # fmt: skip
+        except (psycopg2.Error, TimeoutError, OSError) as error:
+            failed = error
+    raise failed
+
+
+async def _places(dsn: str) -> list[dict[str, str]]:
+    """What names each address alone, in the order of the URL. A host that is unknown is passed over."""
+    given = extensions.parse_dsn(dsn)
+    hosts = given.get("host", "").split(",")
+    ports = given.get("port", PORT).split(",")
+    if "hostaddr" in given or not all(hosts) or any(host.startswith(("/", "@")) for host in hosts):
+        return [{}]  # a Unix socket, or an address that somebody chose: one socket, nothing to try
+    places: list[dict[str, str]] = []
+    for number, host in enumerate(hosts):
+        port = ports[number if len(ports) > 1 else 0] or PORT
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+        except OSError:
+            continue
+        addresses = dict.fromkeys(str(one[4][0]) for one in found)
+        places += [{"host": host, "hostaddr": address, "port": port} for address in addresses]
+    return places[:ADDRESSES_MAX]
+
+
+class AddressPool(aiopg.Pool):  # type: ignore[misc]
+    """aiopg's pool, connecting by `connect`. Overrides a private method, read against aiopg 1.4."""
+
+    async def _fill_free_pool(self, override_min: bool) -> None:
+        for free in [it for it in self._free if it.closed]:
+            self._free.remove(free)
+        if self._free or not override_min or (self.maxsize and self.size >= self.maxsize):
+            return
+        self._acquiring += 1
+        try:
+            self._free.append(await connect(self._dsn, self._timeout, **self._conn_kwargs))
+            self._cond.notify()
+        finally:
+            self._acquiring -= 1

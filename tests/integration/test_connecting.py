@@ -1,0 +1,77 @@
+"""Connecting to PostgreSQL as a worker does, on uvloop: an address that refuses, a server that goes and comes back."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+import uvloop
+from rigs.tcp_proxy import TcpProxy
+
+from payment_service.adapters.embedded_process import free_port
+from payment_service.adapters.postgres.pool import ConnectionLost, Database
+from payment_service.core.errors import Unavailable
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+QUICK_S = 3.0
+"""Less than the time-out of a connection: nobody waited for what cannot come."""
+LOOPS = [uvloop.run, asyncio.run]
+
+
+def on_hosts(url: str, *hosts: str) -> str:
+    parts = urlsplit(url)
+    place = f"{parts.username}:{parts.password}@{','.join(hosts)}"
+    return urlunsplit((parts.scheme, place, parts.path, parts.query, ""))
+
+
+def place_of(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    assert parts.hostname is not None and parts.port is not None
+    return parts.hostname, parts.port
+
+
+def ran(run: Run, work: Coroutine[Any, Any, None]) -> None:
+    """In a thread: this one's event loop is the wrong one."""
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(run, work).result()
+
+
+class Closing(Database):
+    async def aclose(self) -> None:
+        await self.close()
+
+
+@pytest.mark.parametrize("run", LOOPS)
+def test_a_host_that_refuses_is_passed_over(postgres_server: str, run: Run) -> None:
+    host, port = place_of(postgres_server)
+
+    async def work() -> None:
+        url = on_hosts(postgres_server, f"{host}:{free_port()}", "no.such.host.invalid:1", f"{host}:{port}")
+        async with aclosing(Closing(url)) as database:
+            started = time.monotonic()
+            assert await database.fetch("select 1") == [(1,)]
+            assert time.monotonic() - started < QUICK_S
+
+    ran(run, work())
+
+
+@pytest.mark.parametrize("run", LOOPS)
+def test_a_database_that_was_away_is_found_again(postgres_server: str, run: Run) -> None:
+    async def work() -> None:
+        async with (
+            TcpProxy(*place_of(postgres_server)) as wire,
+            aclosing(Closing(on_hosts(postgres_server, f"127.0.0.1:{wire.port}"))) as database,
+        ):
+            assert await database.fetch("select 1") == [(1,)]
+            await wire.cut()
+            for _ in range(50):
+                with pytest.raises((Unavailable, ConnectionLost)):
+                    await database.fetch("select 1")
+            await wire.mend()
+            assert await database.fetch("select 1") == [(1,)]
+
+    ran(run, work())
