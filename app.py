@@ -209,6 +209,7 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         )
         desk = PaymentDesk(execute, effects, store, providers, clock, rules)
         dead_letters = DeadLetterBox(publisher, database, None if settings.dead_letters_plain else cipher)
+        publisher.dead_letters = dead_letters
         try:
             yield Services(
                 settings, clock, metrics, cipher, database, store, execute, effects, publisher, dead_letters, desk,

@@ -174,7 +174,7 @@ class OutboxPublisher:
             await asyncio.sleep(GAP_S)
 
     async def _tick(self) -> None:
-        let_go = await self._outbox.tick(self._order.busy)
+        let_go = await self._outbox.tick(self._order.busy, able=self._sender.connected)
         self._order.abandon(let_go)
         self._want(self._outbox.owned)
 

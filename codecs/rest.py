@@ -36,8 +36,16 @@ REFUND_WORDS: dict[RefundStatus, str] = {
 }
 BY_PROVIDER = "provider"
 """`by` of a refund that was made beside us; it has no call of ours, so no transaction."""
-_SHOWN_APART = frozenset({"at_ms", "by", "reason", "source"})
-"""Fields of an event that a timeline row shows by name; every other one is in its `details`."""
+_DETAILS = frozenset(
+    {
+        *("order_id", "user_id", "amount_minor", "currency", "provider", "payment_method_id", "capture_method"),
+        *("description", "unconfirmed", "changed", "number", "kind", "object_id", "provider_id", "action_type"),
+        *("expires_at_ms", "code", "message", "decline_code", "dispute_id", "state", "status", "final"),
+        *("subject", "recorded", "said"),
+    }
+)
+"""What a timeline row shows of an event beside when, who and why. A field that is added to an event is not shown
+until it is added here."""
 _CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
 
 
@@ -197,10 +205,10 @@ def _details(event: Event) -> dict[str, Any]:
 
 @lru_cache(maxsize=64)
 def _detail_names(cls: type[Any]) -> tuple[tuple[str, str, bool], ...]:
-    """(field, its name in JSON, whether it is a time) of the fields that are not shown apart."""
+    """(field, its name in JSON, whether it is a time) of the fields that are shown."""
     names = []
     for one in fields_of(cls):
-        if one.name not in _SHOWN_APART:
+        if one.name in _DETAILS:
             is_time = one.name.endswith("_at_ms")
             first, *rest = one.name.removesuffix("_ms" if is_time else "").split("_")
             names.append((one.name, first + "".join(part.capitalize() for part in rest), is_time))

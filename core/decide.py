@@ -11,7 +11,7 @@ from payment_service.core import events as e
 from payment_service.core.answers import decide_answer, decide_external_refund
 from payment_service.core.errors import Refused
 from payment_service.core.facts import apply
-from payment_service.core.follow_up import cancel_follow_up, flag_once, may_void, start_void
+from payment_service.core.follow_up import CANCEL_VOID_FAILED, cancel_follow_up, flag_once, may_void, start_void
 from payment_service.core.payment import (
     ATTEMPTS_MAX,
     CLOSING_ATTEMPTS,
@@ -202,7 +202,7 @@ def _start_charge(payment: Payment, command: c.StartCharge) -> list[e.Event]:
         case Status.PENDING | Status.FAILED:
             pass
         case Status.REQUIRES_ACTION:
-            if not (command.has_method or command.approved):
+            if payment.authorization_open > 0 or not (command.has_method or command.approved):
                 return []
         case Status.CANCELLED:
             raise Refused("the payment is cancelled", code="INVALID_STATE")
@@ -325,7 +325,7 @@ def _cancel(payment: Payment, command: c.Cancel) -> list[e.Event]:
     if status is Status.REQUIRES_ACTION or payment.object_open or payment.authorization_open > 0:
         # Asked again after a void that failed: it is tried again, since a person wants it.
         if not may_void(payment):
-            raise Refused("too many voids of this payment failed; a person looks at it", code="INVALID_STATE")
+            return [*news, *flag_once(payment, at_ms, CANCEL_VOID_FAILED)]
         return [*news, start_void(payment, at_ms, by, "CANCEL")]
     return [e.PaymentCancelled(at_ms, by, reason, final)]
 

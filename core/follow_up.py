@@ -48,11 +48,10 @@ def cancel_follow_up(payment: Payment, at_ms: int, answered: c.RecordAnswer | No
     acting = in_the_way is not None and in_the_way.state is AttemptState.ACTION
     if in_the_way is not None and not acting:
         return []
-    if not (payment.cancel_requested or payment.cancelled):
+    ended = not acting and authorization_ended(payment)
+    if not (payment.cancel_requested or payment.cancelled or ended):
         if acting and payment.captured > 0 and payment.object_open and may_void(payment):
             return [start_void(payment, at_ms, "system", "PAID_ALREADY")]
-        if not acting and authorization_ended(payment):
-            return [e.PaymentCancelled(at_ms, "system", AUTHORIZATION_ENDED, final=False)]
         return []
     no = answered is not None and answered.verdict in (Verdict.DECLINED, Verdict.NOT_SENT)
     if answered is not None and answered.kind is Kind.REFUND:
@@ -69,7 +68,8 @@ def cancel_follow_up(payment: Payment, at_ms: int, answered: c.RecordAnswer | No
         return [*flagged, *_give_back(payment, at_ms, answered)]
     if payment.cancelled:
         return []
-    return [e.PaymentCancelled(at_ms, "system", "cancelled as requested", payment.cancel_final)]
+    reason = "cancelled as requested" if payment.cancel_requested else AUTHORIZATION_ENDED
+    return [e.PaymentCancelled(at_ms, "system", reason, payment.cancel_final)]
 
 
 def _give_back(payment: Payment, at_ms: int, answered: c.RecordAnswer | None) -> list[e.Event]:

@@ -7,7 +7,7 @@ too; else whoever follows the topics would keep the old word for ever.
 """
 
 from payment_service.core import events as e
-from payment_service.core.payment import Payment, attempt_of, refund_of, status_of
+from payment_service.core.payment import Payment, attempt_of, authorization_ended, refund_of, status_of
 from payment_service.core.terms import TAKES_MONEY, Kind, RefundStatus, Status, Topic
 
 _NEWS: dict[Status, Topic] = {
@@ -18,6 +18,7 @@ _NEWS: dict[Status, Topic] = {
     Status.REQUIRES_ACTION: Topic.REQUIRES_ACTION,
     Status.UNKNOWN: Topic.UNKNOWN,
     Status.FAILED: Topic.FAILED,
+    Status.PENDING: Topic.FAILED,  # it was told that it may have happened: now it certainly did not
     Status.CANCELLED: Topic.CANCELLED,
 }
 
@@ -53,20 +54,19 @@ def _topic_of_attempt(before: Payment, event: e.Event, after: Payment) -> Topic 
             if attempt_of(after, event.number).kind is Kind.VOID and status is not Status.CANCELLED:
                 return None  # what the void ended (cancelled, expired) is a fact of its own that comes next
             return _correction(before, status)
-        case e.AttemptDeclined():
-            if status is Status.FAILED and attempt_of(after, event.number).kind in TAKES_MONEY:
+        case e.AttemptDeclined() | e.AttemptNotSent():
+            kind = attempt_of(after, event.number).kind
+            if isinstance(event, e.AttemptDeclined) and status is Status.FAILED and kind in TAKES_MONEY:
                 return Topic.FAILED
+            cancelling = after.cancel_requested and (kind is not Kind.VOID or not after.object_open)
+            if status is Status.PENDING and (cancelling or authorization_ended(after)):
+                return None  # the cancellation that comes next tells it
             return _correction(before, status)
         case e.ActionRequired():
             # Nobody is sent to act for a payment that is about to be voided.
             return Topic.REQUIRES_ACTION if status is Status.REQUIRES_ACTION and not after.cancel_requested else None
         case e.AttemptUnknown():
             return Topic.UNKNOWN if status is Status.UNKNOWN else None
-        case e.AttemptNotSent():
-            if status is Status.PENDING and not after.cancel_requested:
-                # It was told that it may have happened, or that the shopper must act: now it certainly did not.
-                return Topic.FAILED if before.told not in (None, status) else None
-            return _correction(before, status)
         case e.AuthorizationExpired():
             return _correction(before, status)
         case _:
@@ -74,4 +74,4 @@ def _topic_of_attempt(before: Payment, event: e.Event, after: Payment) -> Topic 
 
 
 def _correction(before: Payment, status: Status) -> Topic | None:
-    return _NEWS.get(status) if status is not before.told else None
+    return _NEWS.get(status) if status is not before.told else None  # PROCESSING is no news

@@ -33,6 +33,8 @@ FIELDS_NAMED_MAX = 20
 """Wrong fields that one answer names."""
 FIELD_NAME_LENGTH_MAX = 64
 DAY_LENGTH = len("2026-01-31")
+MOMENT_MS_MAX = 253_402_300_799_999
+"""The end of the year 9999."""
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -210,7 +212,10 @@ def _moment_ms(text: str, of_day: timedelta) -> int:
         else:
             moment = datetime.fromisoformat(text)
             moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-        return round(moment.timestamp() * 1000)
+        at_ms = round(moment.timestamp() * 1000)
+        if at_ms > MOMENT_MS_MAX:
+            raise ValueError
+        return at_ms
     except (ValueError, OverflowError):
         raise ValueError("must be a date or a date-time, such as 2026-01-31T12:00:00Z") from None
 

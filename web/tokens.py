@@ -158,9 +158,7 @@ def _roles_of(value: object) -> frozenset[str]:
     return frozenset(word for word in words[:ROLES_MAX] if isinstance(word, str))
 
 
-def issue_token(
-    rules: TokenRules, user_id: str, roles: Sequence[str], *, now_ms: int, valid_s: int = ISSUED_S
-) -> str:
+def issue_token(rules: TokenRules, user_id: str, roles: Sequence[str], *, now_ms: int, valid_s: int = ISSUED_S) -> str:
     """A token that this service accepts, for development and tests.
 
     Raises ValueError when tokens are verified with a public key: whoever holds the private one issues them.

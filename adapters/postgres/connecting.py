@@ -49,14 +49,14 @@ async def connect(dsn: str, timeout_s: float, **options: Any) -> aiopg.Connectio
     raise failed
 
 
-async def _places(dsn: str) -> list[dict[str, str]]:
+async def _places(dsn: str) -> list[dict[str, Any]]:
     """What names each address alone, in the order of the URL. A host that is unknown is passed over."""
     given = extensions.parse_dsn(dsn)
     hosts = given.get("host", "").split(",")
     ports = given.get("port", PORT).split(",")
     if "hostaddr" in given or not all(hosts) or any(host.startswith(("/", "@")) for host in hosts):
         return [{}]  # a Unix socket, or an address that somebody chose: one socket, nothing to try
-    places: list[dict[str, str]] = []
+    places: list[dict[str, Any]] = []
     for number, host in enumerate(hosts):
         port = ports[number if len(ports) > 1 else 0] or PORT
         try:
@@ -68,7 +68,7 @@ async def _places(dsn: str) -> list[dict[str, str]]:
     return places[:ADDRESSES_MAX]
 
 
-class AddressPool(aiopg.Pool):  # type: ignore[misc]
+class AddressPool(aiopg.Pool):
     """aiopg's pool, connecting by `connect`. Overrides a private method, read against aiopg 1.4."""
 
     async def _fill_free_pool(self, override_min: bool) -> None:

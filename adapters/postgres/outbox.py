@@ -64,6 +64,7 @@ class OutboxConnection:
         self._held: set[int] = set()
         self._leaving: dict[int, float] = {}  # shard -> until when it waits for what is under way
         self._owned: frozenset[int] = frozenset()
+        self._counted = False  # as one of the workers that share the shards
         self._roles: dict[str, bool] = {}
         self._answered_at = -math.inf
         self.lost = asyncio.Event()
@@ -96,7 +97,6 @@ class OutboxConnection:
         except (psycopg2.Error, TimeoutError, OSError):
             raise Unavailable("the database is away") from None
         self.lost.clear()
-        await self._run("select pg_advisory_lock_shared(%s, 0)", (WORKER_LOCKS,))
         await self._run(f"listen {CHANNEL}")
 
     async def close(self) -> None:
@@ -107,13 +107,20 @@ class OutboxConnection:
 
     # --- owning ----------------------------------------------------------------------------------------------
 
-    async def tick(self, under_way: Callable[[int], bool]) -> frozenset[int]:
-        """Once a second: take free shards up to a fair share, let go what is above it. Returns those let go."""
+    async def tick(self, under_way: Callable[[int], bool], *, able: bool) -> frozenset[int]:
+        """Once a second: take free shards up to a fair share, let go what is above it. Returns those let go.
+
+        `able` False: we cannot publish now, so our share is nothing and the others' is larger.
+        """
+        if able is not self._counted:
+            lock = "pg_advisory_lock_shared" if able else "pg_advisory_unlock_shared"
+            await self._run(f"select {lock}(%s, 0)", (WORKER_LOCKS,))
+            self._counted = able
         locks = await self._run(QUERIES["outbox_locks"], (SHARD_LOCKS, WORKER_LOCKS))
         workers = max(1, sum(1 for space, _, _ in locks if space == WORKER_LOCKS))
         self._held = {shard for space, shard, mine in locks if space == SHARD_LOCKS and mine}
         taken = {shard for space, shard, _ in locks if space == SHARD_LOCKS}
-        share = math.ceil(self._shards / workers)
+        share = math.ceil(self._shards / workers) if able else 0
         let_go = await self._hand_over(share, under_way)
         free = [shard for shard in range(self._shards) if shard not in taken][: max(0, share - len(self._held))]
         if free:
@@ -190,6 +197,7 @@ class OutboxConnection:
         self._held.clear()
         self._leaving.clear()
         self._owned = frozenset()
+        self._counted = False
         self._roles = dict.fromkeys(self._roles, False)
         self.lost.set()
 

@@ -142,7 +142,7 @@ class PostgresPaymentStore:
         foreign = self._foreign_shards(shards) if shards else set()
         notify = ",".join(str(shard) for shard in sorted(foreign)) if foreign else None
         text, parameters = build_statement([write.item for write in batch], notify)
-        return await self._database.fetch(text, parameters, urgent=True)
+        return await self._database.fetch(text, parameters, hot=True)
 
     def _committed(self, batch: Sequence[_Write], rows: list[Any]) -> None:
         won: dict[str, bool] = dict(rows)
@@ -181,7 +181,7 @@ class PostgresPaymentStore:
             arrays.texts([read.item[1] for read in batch]),
         )
         try:
-            rows = await self._read_query(QUERIES["load"], parameters, urgent=True)
+            rows = await self._read_query(QUERIES["load"], parameters, hot=True)
         except Unavailable as error:
             answer_all(batch, error)
             return
@@ -229,11 +229,11 @@ class PostgresPaymentStore:
         )  # fmt: skip
         return problems_of(self._chain_key, history)
 
-    async def _read_query(self, query: str, parameters: Sequence[Any], *, urgent: bool = False) -> list[Any]:
+    async def _read_query(self, query: str, parameters: Sequence[Any], *, hot: bool = False) -> list[Any]:
         """A read may simply be repeated when its connection breaks."""
         for _ in range(READ_TRIES_MAX):
             try:
-                return await self._database.fetch(query, parameters, urgent=urgent)
+                return await self._database.fetch(query, parameters, hot=hot)
             except (ConnectionLost, TryAgain):
                 continue
         raise Unavailable("the database is away")

@@ -4,8 +4,10 @@ The auditor beside the machine knows the facts only and keeps its own sums; it s
 A failure prints the steps as words of rigs/histories.py, and a blob that replays it.
 """
 
+import random
 from collections import Counter
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
@@ -30,7 +32,8 @@ from payment_service.core.payment import (
 from payment_service.core.ports import Step
 from payment_service.core.terms import IN_THE_WAY, TAKES_MONEY, AttemptState, Kind, RefundStatus, Status, Topic
 
-EXAMPLES, STEPS = 300, 60
+EXAMPLES, STEPS = 250, 50
+WALKS, WALK_STEPS_MAX = 300, 60
 STEPS_MIN = 10_000
 PAID = frozenset({Status.SUCCEEDED, Status.PARTIALLY_REFUNDED, Status.REFUNDED})
 BESIDE = frozenset({Topic.CREATED, Topic.REFUNDED, Topic.REFUND_FAILED, Topic.DISPUTED})
@@ -56,6 +59,8 @@ SAYS = ["", "", "", " id=none", " id=ch_1", " id=ch_2", " amount=1000", " amount
         " by=operator", " by=lookup", " review=ACCOUNT_DIFFERS", " gone"]  # fmt: skip
 
 
+SAYS_OF_REFUND = ["", "", " id=re_9", " amount=50", " by=operator"]
+STEPS_OF_ONE = ["object", "object", "object pi_1", "object pi_7", "action", "expire-action"]
 ONWARD: dict[Status, list[str]] = {
     Status.PENDING: ["charge", "process", "cancel"],
     Status.PROCESSING: ["object", "approved", "approved", "pending", "unknown", "action", "declined", "cancel"],
@@ -167,10 +172,7 @@ class Histories(RuleBasedStateMachine):
         self.do(word)
 
     @precondition(lambda self: self.payment is not None and self.payment.attempts)
-    @rule(
-        word=st.sampled_from(["object", "object", "object pi_1", "object pi_7", "action", "expire-action"]),
-        back=st.integers(0, 2),
-    )
+    @rule(word=st.sampled_from(STEPS_OF_ONE), back=st.integers(0, 2))
     def step(self, word: str, back: int) -> None:
         self.do(f"{word} #{self.nth(back)}")
 
@@ -182,7 +184,7 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.payment is not None and self.payment.refunds)
     @rule(
         verdict=st.sampled_from(VERDICTS),
-        says=st.sampled_from(["", "", " id=re_9", " amount=50", " by=operator"]),
+        says=st.sampled_from(SAYS_OF_REFUND),
         back=st.integers(0, 2),
     )
     def refund_answer(self, verdict: str, says: str, back: int) -> None:
@@ -327,3 +329,38 @@ def test_any_history_keeps_the_rules() -> None:
     )
     assert steps_taken["all"] >= STEPS_MIN
     assert steps_taken["changed"] >= STEPS_MIN / 5, "most words are refused: the machine says nothing"
+
+
+def next_word(dice: random.Random, payment: Payment | None) -> str:
+    """One word of a random walk: mostly what comes next, sometimes what should not."""
+    if payment is None:
+        return dice.choice(["created", "created manual", *LIVES, "order-cancel"])
+    recent = max(1, len(payment.attempts) - dice.choice([0, 0, 0, 1, 2, 3]))
+    kind = dice.random()
+    if kind < 0.45:
+        return dice.choice(ONWARD[status_of(payment)])
+    if kind < 0.66:
+        return dice.choice([*LIVES, *DEEDS, *ODDITIES])
+    if kind < 0.92 and payment.attempts:
+        return dice.choice(
+            [f"{dice.choice(VERDICTS)} #{recent}{dice.choice(SAYS)}", f"{dice.choice(STEPS_OF_ONE)} #{recent}"]
+        )
+    if payment.refunds:
+        refund = max(1, len(payment.refunds) - dice.randrange(3))
+        return f"{dice.choice(VERDICTS)} r#{refund}{dice.choice(SAYS_OF_REFUND)}"
+    return "charge"
+
+
+@pytest.mark.parametrize("seed", [1, 2, random.SystemRandom().randrange(10**9)], ids=["1", "2", "another"])
+def test_random_walks_keep_the_rules(seed: int) -> None:
+    """Reaches deeper than the machine above, but does not shrink: a failure prints all its words."""
+    dice = random.Random(seed)
+    for _ in range(WALKS):
+        walk, words = Histories(), []
+        try:
+            for _ in range(dice.randrange(5, WALK_STEPS_MAX)):
+                words.append(next_word(dice, walk.payment))
+                walk.do(words[-1])
+            walk.teardown()
+        except AssertionError as error:
+            pytest.fail(f"seed {seed}: {', '.join(words)}: {error}")

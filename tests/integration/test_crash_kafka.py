@@ -168,9 +168,7 @@ async def test_sigterm_ends_the_worker_in_time_and_loses_nothing_in_flight(
         await site.produce(*two_thousand_orders())
         process = {"paymentMethodId": "tok_visa"}
         under_way = [
-            asyncio.ensure_future(
-                worker.call("POST", f"/api/v1/payments/{one.data['id']}/process", process, user="u")
-            )
+            asyncio.ensure_future(worker.call("POST", f"/api/v1/payments/{one.data['id']}/process", process, user="u"))
             for one in made
         ]
         await site.until(lambda: site.count("transactions") == len(made), "the calls are under way")

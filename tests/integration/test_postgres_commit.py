@@ -9,7 +9,9 @@ from urllib.parse import urlsplit
 import aiopg
 import psycopg2
 import pytest
-from rigs.changes import AT_MS, answer, change_of, charge, create
+from rigs.changes import change_of, create
+from rigs.store_worker import Worker, working
+from rigs.stores import KEY, SHARDS
 from rigs.tcp_proxy import TcpProxy
 from servers.postgres import TEST_SETTINGS, execute
 from servers.waiting import until, wait_until
@@ -20,56 +22,10 @@ from payment_service.adapters.postgres import payment_store as module
 from payment_service.adapters.postgres.call_queue import PostgresCallQueue
 from payment_service.adapters.postgres.migrate import migrate
 from payment_service.adapters.postgres.payment_store import PostgresPaymentStore
-from payment_service.adapters.postgres.pool import ConnectionLost, Database
-from payment_service.adapters.sealing import AesGcmCipher
-from payment_service.core import commands as c
+from payment_service.adapters.postgres.pool import ConnectionLost
 from payment_service.core.errors import Unavailable
 from payment_service.core.ids import payment_id_of, shard_of
-from payment_service.core.ports import Change, Committed, OutboxRow
-from payment_service.core.terms import Verdict
-
-KEY = b"k" * 32
-SHARDS = 16
-
-
-class Worker:
-    """A store as one process has it."""
-
-    def __init__(self, url: str, foreign: set[int] | None = None) -> None:
-        self.database = Database(url)
-        self.offered: list[tuple[OutboxRow, bool]] = []
-        self.cipher = AesGcmCipher(KEY)
-        self.store = PostgresPaymentStore(
-            self.database, self.cipher, chain_key(KEY), SHARDS, self.offered.extend,
-            lambda shards: shards & (foreign or set()),
-        )  # fmt: skip
-
-    async def close(self) -> None:
-        await self.store.close()
-        await self.database.close()
-
-    async def create(self, *orders: str) -> list[str]:
-        results = await asyncio.gather(*[self.store.submit(change_of(create(order))) for order in orders])
-        assert set(results) == {Committed.COMMITTED}
-        return [payment_id_of(order) for order in orders]
-
-    async def cancel_of(self, payment_id: str, command_id: str = "cancel") -> Change:
-        loaded = await self.store.load(payment_id)
-        return change_of(c.Cancel(payment_id, f"{command_id}:{payment_id}", AT_MS, "user:u1"), loaded)
-
-    async def state(self, payment_id: str, command_id: str = "cancel") -> tuple[int, bool]:
-        """(version, marked), by which a lost commit is resolved."""
-        loaded = await self.store.load(payment_id, f"{command_id}:{payment_id}")
-        return (loaded.payment.version if loaded.payment is not None else 0), loaded.marked
-
-
-@asynccontextmanager
-async def working(url: str, foreign: set[int] | None = None) -> AsyncIterator[Worker]:
-    worker = Worker(url, foreign)
-    try:
-        yield worker
-    finally:
-        await worker.close()
+from payment_service.core.ports import Committed, OutboxRow
 
 
 @pytest.fixture
@@ -381,91 +337,3 @@ async def test_a_publisher_that_fails_does_not_fail_the_commit(
     assert await store.commit(change_of(create("o2"))) is Committed.COMMITTED
     assert "publisher" in caplog.text
     assert execute(database_url, "select count(*) from payment_service.outbox") == [(2,)]
-
-
-# --- what is stored --------------------------------------------------------------------------------------------
-
-
-async def test_no_secret_is_readable_in_the_database(database_url: str, worker: Worker) -> None:
-    change = change_of(create("o1", charge=True), token="tok_very_secret")
-    await worker.store.commit(change)
-    for table in ("payments", "payment_events", "transactions", "outbox", "inbox"):
-        rows = execute(database_url, f"select t::text from payment_service.{table} t")
-        text = str(rows)
-        assert rows
-        assert "tok_very_secret" not in text
-        assert b"tok_very_secret".hex() not in text
-
-
-async def test_a_request_that_cannot_be_read_does_not_hold_up_the_others(
-    database_url: str, worker: Worker, caplog: pytest.LogCaptureFixture
-) -> None:
-    await worker.store.commit(change_of(create("bad", charge=True)))
-    await worker.store.commit(change_of(create("good", charge=True)))
-    execute(
-        database_url,
-        f"update payment_service.transactions set request = 'x' where payment_id = '{payment_id_of('bad')}'",
-    )
-    claimed = await PostgresCallQueue(worker.database, worker.cipher).claim("w", 10, 30.0)
-    assert [call.call.order_id for call in claimed] == ["good"]
-    assert "cannot be read" in caplog.text
-
-
-async def _settled(worker: Worker) -> str:
-    (payment_id,) = await worker.create("o1")
-    for command in (charge(payment_id), answer(payment_id, Verdict.APPROVED)):
-        loaded = await worker.store.load(payment_id)
-        assert await worker.store.commit(change_of(command, loaded)) is Committed.COMMITTED
-    return payment_id
-
-
-async def test_a_settled_call_keeps_no_request(database_url: str, worker: Worker) -> None:
-    await _settled(worker)
-    columns = "type, status, provider_id, request is null, owner, due_at, tries"
-    (row,) = execute(database_url, f"select {columns} from payment_service.transactions")
-    assert row == ("CHARGE", "SUCCEEDED", "ch_1", True, None, None, 1)
-
-
-async def test_an_intact_history_verifies(worker: Worker) -> None:
-    payment_id = await _settled(worker)
-    assert await worker.store.verify_chain(payment_id) == []
-    assert await worker.store.verify_chain(payment_id_of("nobody")) == []
-
-
-@pytest.mark.parametrize(
-    ("tampering", "problem"),
-    [
-        ("update payment_service.payment_events set data = data || ' ' where version = 1", "its hash does not fit"),
-        ("update payment_service.payment_events set type = 'Reopened' where version = 1", "its hash does not fit"),
-        ("delete from payment_service.payment_events where version = 2", "version 2 is missing"),
-        ("delete from payment_service.payment_events where version = 3", "the history has 2 events"),
-        ("delete from payment_service.payments", "the payment's row is missing"),
-        ("update payment_service.payments set state = replace(state, '1000', '9000')", "does not follow"),
-        ("update payment_service.payments set chain_head = 'x'", "chain head"),
-    ],
-)
-async def test_tampering_is_found(database_url: str, worker: Worker, tampering: str, problem: str) -> None:
-    payment_id = await _settled(worker)
-    execute(database_url, "alter table payment_service.payment_events disable trigger all")
-    execute(database_url, tampering)
-    assert problem in "; ".join(await worker.store.verify_chain(payment_id))
-
-
-async def test_a_chain_of_another_key_does_not_fit(worker: Worker) -> None:
-    payment_id = await _settled(worker)
-    store = PostgresPaymentStore(worker.database, worker.cipher, chain_key(b"x" * 32), SHARDS, lambda rows: None)
-    assert len(await store.verify_chain(payment_id)) == 3
-
-
-@pytest.mark.parametrize(
-    "what",
-    [
-        "update payment_service.payment_events set type = 'x'",
-        "delete from payment_service.payment_events",
-        "truncate payment_service.payment_events",
-    ],
-)
-async def test_events_are_append_only(database_url: str, worker: Worker, what: str) -> None:
-    await worker.create("o1")
-    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
-        execute(database_url, what)

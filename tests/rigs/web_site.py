@@ -5,6 +5,8 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 from rigs.counted import CountedMetrics
 from rigs.settable_clock import SettableClock
 
@@ -16,11 +18,17 @@ from payment_service.core.ports import PaymentFilter, PaymentPage, StoredEvent
 from payment_service.core.terms import CaptureMethod, RefundStatus
 from payment_service.core.use_cases.payment_requests import Answered, Caller
 from payment_service.web.services import Readiness, WebServices
+from payment_service.web.site import build_site
 from payment_service.web.tokens import TokenRules, TokenVerifier, issue_token
 
 SECRET = "a-secret-of-more-than-32-characters!"
 SERVICE_TOKEN = "token-of-the-return-service"
 NOW_S = 1_800_000_000.0
+Client = TestClient[web.Request, web.Application]
+ID = payment_id_of("order-1")
+PATH = f"/api/v1/payments/{ID}"
+AT = "2027-01-15T08:00:00.000Z"
+"""NOW_S, as the site writes it."""
 RULES = TokenRules(secret=SECRET, internal_tokens=((sha256(SERVICE_TOKEN.encode()).digest(), None),))
 
 
@@ -113,3 +121,31 @@ def failing_with(error: PaymentError | BaseException) -> RecordedRequests:
     requests = RecordedRequests()
     requests.error = error
     return requests
+
+
+ANN = dict(bearer("user-1"))
+BOB = dict(bearer("user-2"))
+ADMIN = dict(bearer("root", "admin"))
+SERVICE = {"X-Internal-Token": SERVICE_TOKEN}
+
+
+async def opened(services: WebServices) -> Client:
+    client = TestClient(TestServer(build_site(services)))
+    await client.start_server()
+    return client
+
+
+async def ask(client: Client, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, Any]]:
+    """Status and envelope; every answer carries a request id, and names it when it is a failure."""
+    options: dict[str, Any] = {"data": body} if isinstance(body, bytes) else {"json": body} if body is not None else {}
+    answer = await client.request(method, path, headers=headers, **options)
+    envelope: dict[str, Any] = await answer.json()
+    name = answer.headers["X-Request-ID"]
+    if envelope["success"]:
+        assert set(envelope) == {"success", "data"}
+    else:
+        assert set(envelope) - {"errors", "declineCode", "data"} == {
+            "success", "code", "message", "requestId", "timestamp",
+        }  # fmt: skip
+        assert (envelope["requestId"], envelope["timestamp"]) == (name, AT)
+    return answer.status, envelope

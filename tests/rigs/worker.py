@@ -4,7 +4,6 @@ A worker has a process group of its own, so that `kill()` is what a power cut is
 """
 
 import asyncio
-import importlib.util
 import os
 import secrets
 import signal
@@ -35,20 +34,7 @@ PARTITIONS = 4
 MESSAGE_BYTES_MAX = 1_048_576
 JWT_SECRET = "a-secret-of-these-tests-with-more-than-32-characters"
 ENCRYPTION_KEY = "0123456789abcdef0123456789abcdef"
-_RUN = """
-import sys
-from payment_service.adapters.settings import Settings
-from payment_service.app import prepare_logging
-from payment_service.worker import run
-settings = Settings.load()
-prepare_logging(settings)
-sys.exit(run(settings))
-"""
-COMMAND = (
-    (sys.executable, "-m", "payment_service.cli.main", "worker")
-    if importlib.util.find_spec("payment_service.cli.main")
-    else (sys.executable, "-c", _RUN)
-)
+PROGRAM = (sys.executable, "-m", "payment_service.cli.main")
 
 
 class Answer(NamedTuple):
@@ -70,14 +56,16 @@ class Answer(NamedTuple):
 class Worker:
     """One process. `start()` again after `stop()` or `kill()` keeps its port, its name and its folder."""
 
-    def __init__(self, folder: Path, env: Mapping[str, str], session: aiohttp.ClientSession) -> None:
+    def __init__(self, folder: Path, command: str, env: Mapping[str, str], session: aiohttp.ClientSession) -> None:
         folder.mkdir(parents=True)
         self._folder = folder
+        self._command = command
         self._session = session
         self._port = free_port()
+        self.data = folder / "data"
         self._env = {
             "PATH": os.environ.get("PATH", os.defpath),
-            "DATA_DIR": str(folder / "data"),
+            "DATA_DIR": str(self.data),
             "PORT": str(self._port),
             **env,
         }
@@ -95,7 +83,7 @@ class Worker:
         dying_with_us = (str(LAUNCHER), str(os.getpid()), f"{signal.SIGKILL:d}", "-1", "-1", "-1")
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", *dying_with_us, *COMMAND],
+                [sys.executable, "-I", "-S", *dying_with_us, *PROGRAM, self._command],
                 env={**self._env, **env},
                 cwd=self._folder,  # no .env of anybody is there
                 stdin=subprocess.DEVNULL,
@@ -229,10 +217,10 @@ class Installation:
     def orders(self) -> str:
         return f"{self.prefix}orders"
 
-    def worker(self, **env: str) -> Worker:
+    def worker(self, command: str = "worker", **env: str) -> Worker:
         """A further one, not started yet."""
         assert self._session is not None
-        worker = Worker(self._folder / f"worker-{len(self.workers)}", {**self._env, **env}, self._session)
+        worker = Worker(self._folder / f"worker-{len(self.workers)}", command, {**self._env, **env}, self._session)
         self.workers.append(worker)
         return worker
 
@@ -308,4 +296,3 @@ class Message(NamedTuple):
     partition: int | None = None
     key: bytes | None = None
     headers: tuple[tuple[str, bytes], ...] = ()
-
