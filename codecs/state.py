@@ -55,9 +55,13 @@ def encode_secrets(secrets: Secrets) -> bytes:
 
 
 def decode_secrets(data: bytes) -> Secrets:
-    fields: dict[str, Any] = orjson.loads(data)
-    action = fields["next_action"]
-    return Secrets(fields["method_token"], NextAction(**action) if action is not None else None)
+    """Raises Malformed when it is not what encode_secrets wrote."""
+    try:
+        fields: dict[str, Any] = orjson.loads(data)
+        action = fields["next_action"]
+        return Secrets(fields["method_token"], NextAction(**action) if action is not None else None)
+    except (ValueError, TypeError, KeyError) as error:
+        raise Malformed(f"stored secrets cannot be read: {type(error).__name__}") from None
 
 
 def encode_call(call: ProviderCall) -> bytes:
@@ -66,7 +70,11 @@ def encode_call(call: ProviderCall) -> bytes:
 
 
 def decode_call(data: bytes) -> ProviderCall:
-    fields: dict[str, Any] = orjson.loads(data)
-    fields["kind"] = Kind(fields["kind"])
-    fields["capture_method"] = CaptureMethod(fields["capture_method"])
-    return ProviderCall(**fields)
+    """Raises Malformed when it is not what encode_call wrote."""
+    try:
+        fields: dict[str, Any] = orjson.loads(data)
+        fields["kind"] = Kind(fields["kind"])
+        fields["capture_method"] = CaptureMethod(fields["capture_method"])
+        return ProviderCall(**fields)
+    except (ValueError, TypeError, KeyError) as error:
+        raise Malformed(f"a stored request cannot be read: {type(error).__name__}") from None

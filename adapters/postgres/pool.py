@@ -102,9 +102,8 @@ class Database:
         pool, connection = await self._acquire(hot)
         try:
             async with connection.cursor(timeout=timeout_s) as cursor:
-                if hot and parameters:
-                    query = await self._prepare(connection, cursor, query, len(parameters))
-                await cursor.execute(query, parameters or None)
+                text = self._prepared_text(connection, query, len(parameters)) if hot and parameters else query
+                await cursor.execute(text, parameters or None)
                 return list(await cursor.fetchall()) if cursor.description is not None else []
         except psycopg2.Error as error:
             raise _translated(error, connection) from None
@@ -123,19 +122,21 @@ class Database:
                 # not be mistaken for one of the statement.
                 pool.release(connection)
 
-    async def _prepare(self, connection: aiopg.Connection, cursor: aiopg.Cursor, query: str, count: int) -> str:
-        """The statement that executes `query`, which is prepared on this connection at its first use."""
+    def _prepared_text(self, connection: aiopg.Connection, query: str, count: int) -> str:
+        """What executes `query`, prepared at its first use on this connection, in the same message: a statement that
+        is lost was sent as a whole or not at all. The name is kept also when that first use fails on its values: the
+        server keeps what it has prepared. A message that failed before it was prepared costs its connection."""
         known = self._prepared.setdefault(connection, {})
         name = known.get(query)
-        if name is None:
-            if len(known) >= PREPARED_MAX:
-                return query
-            name = f"hot_{len(known)}"
-            first, *rest = query.split("%s")
-            numbered = first + "".join(f"${number}{piece}" for number, piece in enumerate(rest, 1))
-            await cursor.execute(f"prepare {name} as {numbered}")
-            known[query] = name
-        return f"execute {name} ({', '.join(['%s'] * count)})"
+        call = f"({', '.join(['%s'] * count)})"
+        if name is not None:
+            return f"execute {name} {call}"
+        if len(known) >= PREPARED_MAX:
+            return query
+        name = known[query] = f"hot_{len(known)}"
+        first, *rest = query.split("%s")
+        numbered = first + "".join(f"${number}{piece}" for number, piece in enumerate(rest, 1))
+        return f"prepare {name} as {numbered}; execute {name} {call}"
 
     async def _acquire(self, hot: bool) -> tuple[aiopg.Pool, aiopg.Connection]:
         try:

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple, Self
 
 import aiohttp
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError
 from servers.postgres import execute
 from servers.topics import create_topics
 
@@ -249,12 +251,33 @@ class Installation:
             ]
             await asyncio.gather(*sent)
 
+    @property
+    def group(self) -> str:
+        return f"{self.prefix}payment-service"
+
+    async def until_members(self, count: int, wait_s: float = WAIT_S) -> None:
+        """Until so many workers share the partitions, and each has some."""
+        client = AIOKafkaAdminClient(bootstrap_servers=self.broker)
+        await client.start()
+        try:
+            deadline = time.monotonic() + wait_s
+            while True:
+                try:
+                    (answer,) = await client.describe_consumer_groups([self.group])
+                    _, _, state, _, _, members = answer.groups[0][:6]
+                    if state == "Stable" and len(members) == count and all(member[4] for member in members):
+                        return
+                except GroupCoordinatorNotAvailableError:  # while a fresh broker makes its topic of offsets
+                    state, members = "not there", []
+                assert time.monotonic() < deadline, f"the group is {state} with {len(members)} members"
+                await asyncio.sleep(POLL_S)
+        finally:
+            await client.close()
+
     async def all_committed(self, wait_s: float = WAIT_S) -> None:
         """Until a restart would read no order event again."""
         tps = [TopicPartition(self.orders, number) for number in range(PARTITIONS)]
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self.broker, group_id=f"{self.prefix}payment-service", enable_auto_commit=False
-        )
+        consumer = AIOKafkaConsumer(bootstrap_servers=self.broker, group_id=self.group, enable_auto_commit=False)
         await consumer.start()
         try:
             consumer.assign(tps)
