@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,7 @@ from payment_service.adapters.postgres.outbox import OutboxConnection
 from payment_service.adapters.postgres.payment_store import PostgresPaymentStore
 from payment_service.adapters.postgres.pool import Database
 from payment_service.adapters.providers import find_providers
+from payment_service.adapters.providers.mock import MockProvider
 from payment_service.adapters.publisher import OutboxPublisher
 from payment_service.adapters.sealing import AesGcmCipher
 from payment_service.adapters.settings import Settings
@@ -108,7 +109,14 @@ class Services:
             self.clock,
             self.metrics,
             token.get_secret_value() if token is not None else None,
+            self._approve_mock(),
+            lambda payment_id: self.table.get(payment_id) if self.table is not None else None,
         )
+
+    def _approve_mock(self) -> Callable[[str], bool] | None:
+        guarded = self.providers.get("MOCK")
+        inner = guarded.inner if isinstance(guarded, GuardedProvider) else None
+        return inner.approve if isinstance(inner, MockProvider) else None
 
     async def readiness(self) -> Readiness:
         """About REST alone; how the stream side is doing is told beside it."""

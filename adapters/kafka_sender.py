@@ -49,6 +49,7 @@ CONNECT_S = 10.0
 CONNECT_DELAY_S_MIN = 0.5
 CONNECT_DELAY_S_MAX = 10.0
 CLOSE_S = 1.5
+CLOSE_TRIES = 3
 RENEW_S = 60.0
 """Nothing was acked for so long, though something was to be sent: the producer is made anew (seen with clients whose
 brokers have all moved)."""
@@ -160,21 +161,25 @@ class KafkaSender:
         self._wake.set()
 
     async def _close(self, producer: AIOKafkaProducer) -> None:
-        """What is unacked goes back to its line. aiokafka's stop waits for acks, as long as a request may take: it is
-        given CLOSE_S, then its parts are ended by hand."""
+        """What is unacked goes back to its line. aiokafka's stop waits for acks as long as a request may take: while
+        something is under way its parts are ended by hand instead."""
+        idle = not self._tasks
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
             await asyncio.wait(list(self._tasks))
-        with contextlib.suppress(KafkaError, OSError, TimeoutError):
-            async with asyncio.timeout(CLOSE_S):
-                await producer.stop()
-                return
+        if idle:
+            with contextlib.suppress(KafkaError, OSError, TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await producer.stop()
+                    return
+        producer._closed = True
         await producer.client.close()
         sender = producer._sender.sender_task
-        if sender is not None and not sender.done():
-            sender.cancel()
-            await asyncio.wait([sender], timeout=CLOSE_S)
+        for _ in range(CLOSE_TRIES):  # the first cancellation makes it wait for its requests, the next one ends those
+            if sender is not None and not sender.done():
+                sender.cancel()
+                await asyncio.wait([sender], timeout=CLOSE_S / CLOSE_TRIES)
 
     # --- sending ---------------------------------------------------------------------------------------------
 

@@ -35,7 +35,8 @@ def amounts_of(payment: Payment) -> dict[str, int]:
 def encode_published(step: Step) -> bytes:
     """The value of the message for a published step."""
     payment = step.after
-    assert step.sequence is not None and step.topic is not None
+    assert step.sequence is not None
+    assert step.topic is not None
     data: dict[str, Any] = {
         "paymentId": payment.payment_id,
         "orderId": payment.order_id,

@@ -34,7 +34,7 @@ _FACTORS = {code: 10**exponent for code, exponent in EXPONENTS.items()}
 
 def currency_code(text: object) -> str:
     """The ISO 4217 code in upper case. Raises Refused (422) for anything else."""
-    if isinstance(text, str):
+    if isinstance(text, str) and text.isascii():  # "uſd".upper() is "USD"
         code = text.upper()
         if code in EXPONENTS:
             return code

@@ -40,6 +40,10 @@ class WebServices:
     metrics: Metrics
     metrics_token: str | None = field(default=None, repr=False)
     """METRICS_TOKEN: when set, GET /metrics wants it as bearer."""
+    approve_mock: Callable[[str], bool] | None = None
+    """The mock provider's page: approves one of its objects, if it waits for that. None: there is no mock."""
+    table_row: Callable[[str], Mapping[str, Any] | None] = lambda payment_id: None
+    """What the table `payments` holds, if this worker has the payment's partition."""
     body_bytes_max: int = BODY_BYTES_MAX
     body_timeout_s: float = BODY_TIMEOUT_S
 

@@ -11,11 +11,13 @@ from faust.web.base import BlueprintManager
 
 from payment_service.web.health import probes
 from payment_service.web.middleware import build_middlewares
+from payment_service.web.mock_approval import mock_approval
 from payment_service.web.payments import payments
 from payment_service.web.refunds import refunds
 from payment_service.web.services import SERVICES, WebServices
+from payment_service.web.table_rows import table_rows
 
-BLUEPRINTS: tuple[Blueprint, ...] = (payments, refunds, probes)
+BLUEPRINTS: tuple[Blueprint, ...] = (payments, refunds, probes, table_rows, mock_approval)
 """Looked through in this order."""
 
 

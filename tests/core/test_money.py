@@ -80,7 +80,7 @@ def test_amounts_that_are_taken(amount: object, currency: str, minor: int) -> No
         ("1_000", "USD"), ("1e3", "USD"), ("0x10", "USD"), ("NaN", "USD"), ("١", "USD"), ("１", "USD"),
         ("1" * (AMOUNT_TEXT_MAX + 1), "USD"), ("0." + "0" * 10_000 + "1", "USD"),
     ],
-    ids=lambda value: repr(value)[:30],
+    ids=lambda value: type(value).__name__,
 )  # fmt: skip
 def test_amounts_that_are_refused(amount: object, currency: str) -> None:
     with pytest.raises(Refused) as caught:

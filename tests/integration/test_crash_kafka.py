@@ -19,6 +19,7 @@ ORDERS = 2_000
 KILLS = 5
 CHARGES = 300
 AWAY_S = 10.0
+FROZEN_S = 14.0
 SHORT_LEASES = {"LEASE_S": "4", "PROVIDER_DEADLINE_S": "2"}
 """What a dead worker was doing is looked up after its lease."""
 CHARGED = [("payment.created", "PENDING"), ("payment.processed", "SUCCEEDED")]
@@ -104,6 +105,26 @@ async def test_two_workers_share_the_orders_and_one_of_them_is_killed(
         other.kill()
         await site.produce(*messages[len(messages) // 2 :])
         check_two_thousand(site, await drained(site))
+
+
+async def test_a_worker_that_stood_still_does_no_harm_when_it_wakes(
+    kafka_broker: str, database_url: str, tmp_path: Path
+) -> None:
+    """Longer than the broker and the database wait for it: the other one has taken its partitions and its outbox."""
+    async with Installation(tmp_path, kafka_broker, database_url, STREAM_IN_FLIGHT_MAX="50") as site:
+        await site.make_order_topic()
+        one, other = site.worker(), site.worker()
+        one.start()
+        other.start()
+        await site.until_members(2)
+        await site.produce(*two_thousand_orders())
+        await site.until(lambda: site.count("payments") >= ORDERS // 4, "a quarter of the payments")
+        other.freeze()
+        await asyncio.sleep(FROZEN_S)
+        other.thaw()
+        check_two_thousand(site, await drained(site))
+        await site.until_members(2)
+        assert [(await worker.stop())[0] for worker in (other, one)] == [0, 0]
 
 
 async def test_an_order_is_charged_once_also_when_the_worker_is_killed_while_it_charges(

@@ -1,8 +1,10 @@
 """REST on a whole worker with Apache Kafka: what callers are told, what the world hears; also while Kafka is away."""
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from rigs.books import Books, audit, until_table_agrees
@@ -15,6 +17,9 @@ pytestmark = pytest.mark.kafka
 
 USER = "user-1"
 OUTAGE_S = 15.0
+CALLS = 30
+APPROVED_WAIT_S = 20.0
+"""The provider is asked when the lease is over."""
 CREATED = ("payment.created", "PENDING")
 PAID = ("payment.processed", "SUCCEEDED")
 
@@ -72,8 +77,17 @@ async def act_in_the_browser(worker: Worker) -> None:
     asked = await process(worker, "secure", "tok_threeDSecure", returnUrl="https://shop.example/back")
     assert (asked.status, asked.data["status"]) == (200, "REQUIRES_ACTION")
     assert asked.data["nextAction"]["type"] == "redirect" and asked.data["nextAction"]["url"].startswith("http")
-    shown = await worker.call("GET", f"/api/v1/payments/{payment_id_of('secure')}", user=USER)
-    assert shown.data["nextAction"] == asked.data["nextAction"]
+    path = f"/api/v1/payments/{payment_id_of('secure')}"
+    assert (await worker.call("GET", path, user=USER)).data["nextAction"] == asked.data["nextAction"]
+    again = await act(worker, "secure", "process")
+    assert (again.status, again.data["nextAction"]) == (200, asked.data["nextAction"])
+    page = urlsplit(asked.data["nextAction"]["url"]).path
+    assert (await worker.call("GET", page)).status == 200
+    deadline = time.monotonic() + APPROVED_WAIT_S
+    while (now := (await worker.call("GET", path, user=USER)).data)["status"] != "SUCCEEDED":
+        assert time.monotonic() < deadline, now
+        await asyncio.sleep(0.2)
+    assert now["nextAction"] is None
 
 
 async def capture_by_hand(worker: Worker) -> None:
@@ -138,7 +152,7 @@ async def keep_from_others(worker: Worker) -> None:
 HEARD = {
     "paid": [CREATED, PAID, ("payment.refunded", "PARTIALLY_REFUNDED"), ("payment.refunded", "REFUNDED")],
     "declined": [CREATED, ("payment.failed", "FAILED"), PAID],
-    "secure": [CREATED, ("payment.requires_action", "REQUIRES_ACTION")],
+    "secure": [CREATED, ("payment.requires_action", "REQUIRES_ACTION"), PAID],
     "manual": [CREATED, ("payment.processed", "AUTHORIZED"), PAID],
     "voided": [CREATED, ("payment.processed", "AUTHORIZED"), ("payment.cancelled", "CANCELLED")],
     "reopened": [CREATED, ("payment.cancelled", "CANCELLED"), CREATED],
@@ -149,7 +163,7 @@ async def test_a_shopper_s_calls_and_what_the_world_hears_of_them(
     kafka_broker: str, database_url: str, tmp_path: Path
 ) -> None:
     async with Installation(tmp_path, kafka_broker, database_url) as site:
-        worker = await site.started()
+        worker = await site.started(LEASE_S="4", PROVIDER_DEADLINE_S="2")
         await pay_and_refund(worker)
         await decline_and_try_again(worker)
         await act_in_the_browser(worker)
@@ -170,6 +184,30 @@ def check_refunds(books: Books) -> None:
     assert (first["data"]["reason"], first["data"]["amounts"]["refunded"]) == ("one came late", 4000)
     assert (second["data"]["refundAmount"], second["data"]["amounts"]["refunded"]) == (59.99, 9999)
     assert first["data"]["refundId"] != second["data"]["refundId"]
+
+
+async def test_many_calls_at_once_at_two_workers_move_the_money_once(
+    kafka_broker: str, database_url: str, tmp_path: Path
+) -> None:
+    async with Installation(tmp_path, kafka_broker, database_url, MOCK_LATENCY_MS="300") as site:
+        workers = [await site.started(), await site.started()]
+        body = {"orderId": "same", "amount": 99.99, "currency": "USD"}
+        creating = [workers[n % 2].call("POST", "/api/v1/payments", body, user=USER) for n in range(CALLS)]
+        made = await asyncio.gather(*creating)
+        assert sorted(one.status for one in made) == [200] * (CALLS - 1) + [201]
+        processed = await asyncio.gather(*(process(workers[n % 2], "same", "tok_visa") for n in range(CALLS)))
+        assert {(one.status, one.data["status"]) for one in processed} <= {(200, "SUCCEEDED"), (202, "PROCESSING")}
+        assert (200, "SUCCEEDED") in {(one.status, one.data["status"]) for one in processed}
+        refunding = [act(workers[n % 2], "same", "refund", {"amount": 10}) for n in range(CALLS)]
+        refunded = await asyncio.gather(*refunding)
+        assert sorted(one.status for one in refunded) == [200] * 9 + [422] * (CALLS - 9)
+        await site.until_told(1)
+        calls = site.rows("select type, status from payment_service.transactions where type = 'CHARGE'")
+        assert calls == [("CHARGE", "SUCCEEDED")]
+        books = await audit(site)
+        assert [event for event, _ in books.events("same")] == [CREATED[0], PAID[0], *["payment.refunded"] * 9]
+        assert (books.payments["same"]["captured"], books.payments["same"]["refunded"]) == (9999, 9000)
+        assert books.payments["same"]["refund_pending"] == 0
 
 
 async def pay(worker: Worker, order_id: str) -> None:
