@@ -41,9 +41,7 @@ async def missing_topics(client: KafkaClient, topics: Iterable[NeededTopic], pre
         return [prefix + topic.name for topic in await _missing(admin, topics, prefix)]
 
 
-async def create_missing(
-    client: KafkaClient, topics: Iterable[NeededTopic], prefix: str, partitions: int
-) -> list[str]:
+async def create_missing(client: KafkaClient, topics: Iterable[NeededTopic], prefix: str, partitions: int) -> list[str]:
     """The full names that were made. Idempotent by name: what exists is left as it is, whatever its partitions.
 
     Raises: Unavailable, when the broker does not answer or refuses; some may have been made by then.

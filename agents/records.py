@@ -6,7 +6,7 @@ Room: Kafka in. Shapes only; the last two are Delivery's own.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from payment_service.core.errors import PaymentError
@@ -15,14 +15,14 @@ from payment_service.core.offsets import DonePrefix
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a stream gives us: always raw."""
+    """What a stream gives us: always raw. An order may hold a one-time token: no log or error shows the bytes."""
 
     topic: str
     partition: int
     offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: tuple[tuple[str, bytes], ...]
+    key: bytes | None = field(repr=False)
+    value: bytes | None = field(repr=False)
+    headers: tuple[tuple[str, bytes], ...] = field(repr=False)
     timestamp_ms: int
 
     @property

@@ -7,7 +7,7 @@ no type are nothing for us; anything else that cannot be read is Malformed.
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -39,7 +39,7 @@ class OrderCommand:
     """A command and the one-time token that came with it, which is too secret for the command."""
 
     command: CreatePayment | Cancel
-    token: str | None
+    token: str | None = field(repr=False)
 
 
 def decode_order_event(

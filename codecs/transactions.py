@@ -3,7 +3,19 @@
 Room: codecs.
 """
 
+from dataclasses import replace
+
+from payment_service.core.payment import Attempt, Refund
+
 LOOK_AGAIN_S = 5.0
 """When an attempt that stays open without an owner is looked at first (design §4)."""
 OPEN_STATUSES = frozenset({"PENDING", "UNKNOWN"})
 """Transaction statuses that somebody has to look at."""
+
+
+def is_same_call(before: Attempt | Refund | None, after: Attempt | Refund) -> bool:
+    """Nothing that its row knows has changed. Which provider object it is about is no news: whoever has the call
+    under way still has it, and its lease."""
+    if isinstance(before, Attempt) and isinstance(after, Attempt):
+        return replace(before, object_number=after.object_number) == after
+    return before == after

@@ -55,6 +55,8 @@ def decide_answer(payment: Payment, command: c.RecordAnswer) -> list[e.Event]:
         after, _ = apply(after, event)
     if after.captured > max(payment.captured, payment.amount_minor):
         flags += flag_once(after, command.at_ms, "CAPTURED_EXCEEDS", by="provider")
+    elif after.authorization_open > max(payment.authorization_open, payment.amount_minor):
+        flags += flag_once(after, command.at_ms, "AUTHORIZED_EXCEEDS", by="provider")
     return [*events, *flags, *cancel_follow_up(after, command.at_ms, answered=command)]
 
 
@@ -98,7 +100,7 @@ def _attempt_answer(payment: Payment, attempt: Attempt, command: c.RecordAnswer)
             return _approval(payment, attempt, command)
         case Verdict.DECLINED:
             if state is AttemptState.DISPLACED:
-                return []  # the void in flight settles it
+                return []  # the void or charge in flight settles it
             return [_decline(attempt, command)]
         case Verdict.NOT_SENT:
             if state is AttemptState.OPEN and not attempt.accepted:
@@ -145,7 +147,8 @@ def _approval(payment: Payment, attempt: Attempt, command: c.RecordAnswer) -> li
         command.at_ms, attempt.number, command.source, command.provider_id,
         _moved(payment, command, attempt.amount_minor), _counts(payment, attempt, command),
     )  # fmt: skip
-    if attempt.kind is not Kind.VOID or attempt.cause != "ACTION_EXPIRED" or payment.cancel_requested:
+    late = attempt.state not in UNSETTLED
+    if late or attempt.kind is not Kind.VOID or attempt.cause != "ACTION_EXPIRED" or payment.cancel_requested:
         return [approved]
     expired = [a for a in payment.attempts if a.state is AttemptState.DISPLACED]
     return [

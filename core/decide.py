@@ -137,8 +137,9 @@ def _differs(payment: Payment, command: c.CreatePayment) -> bool:
 
 
 def _confirmation(payment: Payment, command: c.CreatePayment, *, changed: bool) -> e.OrderConfirmed:
-    # Another owner's order is not paid with what somebody else left here.
-    kept = payment.payment_method_id if payment.user_id == command.user_id else None
+    # Another owner's order is not paid with what somebody else left here, nor where they wanted it paid.
+    same_owner = payment.user_id == command.user_id
+    kept = payment.payment_method_id if same_owner else None
     method = payment.payment_method_id if payment.attempts else command.payment_method_id or kept
     return e.OrderConfirmed(
         command.at_ms,
@@ -146,7 +147,7 @@ def _confirmation(payment: Payment, command: c.CreatePayment, *, changed: bool) 
         command.user_id,
         command.amount_minor,
         command.currency,
-        command.provider if not payment.known else payment.provider,
+        payment.provider if payment.known and same_owner else command.provider,
         method,
         changed,
     )
@@ -245,8 +246,10 @@ def _start_capture(payment: Payment, command: c.StartCapture) -> list[e.Event]:
         raise Refused(f"a payment that is {status} cannot be captured", code="INVALID_STATE")
     if payment.cancel_requested:
         raise Refused("the payment is being cancelled", code="INVALID_STATE")
-    amount = payment.authorization_open if command.amount_minor is None else command.amount_minor
-    if not 0 < amount <= payment.authorization_open:
+    # Two holds, or one that is larger than was asked for, are no reason to take more than the order costs.
+    most = min(payment.authorization_open, payment.amount_minor)
+    amount = most if command.amount_minor is None else command.amount_minor
+    if not 0 < amount <= most:
         raise Refused(
             "not within what is authorized",
             code="VALIDATION_ERROR",

@@ -15,7 +15,7 @@ from payment_service.core import commands as c
 from payment_service.core.decide import decide
 from payment_service.core.errors import Refused
 from payment_service.core.facts import apply
-from payment_service.core.payment import Payment, attempt_in_the_way, status_of
+from payment_service.core.payment import Payment, status_of
 from payment_service.core.terms import (
     REFUND_OPEN,
     TAKES_MONEY,

@@ -15,7 +15,6 @@ from payment_service.core.payment import (
     Refund,
     attempt_in_the_way,
     attempt_of,
-    displaced_by,
     is_about_open_object,
     refund_of,
     status_of,
@@ -37,15 +36,27 @@ def _attempt(payment: Payment, number: int, **changes: Any) -> tuple[Attempt, ..
     return tuple(replace(a, **changes) if a.number == number else a for a in payment.attempts)
 
 
+def _settle_displaced(payment: Payment, number: int, state: AttemptState, at_ms: int) -> Payment:
+    """What attempt `number`, while it was in the way, makes of the one that it displaced."""
+    displacing = attempt_in_the_way(payment)
+    if displacing is None or displacing.number != number:
+        return payment  # late news: somebody else holds the place now
+    attempts = tuple(
+        replace(a, state=state, updated_at_ms=at_ms) if a.state is AttemptState.DISPLACED else a
+        for a in payment.attempts
+    )
+    return replace(payment, attempts=attempts)
+
+
 def _refund(payment: Payment, number: int, **changes: Any) -> tuple[Refund, ...]:
     return tuple(replace(r, **changes) if r.number == number else r for r in payment.refunds)
 
 
 def _started(payment: Payment, event: e.AttemptStarted) -> Payment:
-    was, now = AttemptState.ACTION, AttemptState.SUPERSEDED
-    if event.kind is Kind.VOID:
-        now = AttemptState.DISPLACED
-    earlier = tuple(replace(a, state=now, updated_at_ms=event.at_ms) if a.state is was else a for a in payment.attempts)
+    earlier = tuple(
+        replace(a, state=AttemptState.DISPLACED, updated_at_ms=event.at_ms) if a.state is AttemptState.ACTION else a
+        for a in payment.attempts
+    )
     attempt = Attempt(
         event.number, event.kind, event.amount_minor, AttemptState.OPEN, event.provider, event.scheduled,
         event.at_ms, event.at_ms, event.payment_method_id, event.cause,
@@ -63,6 +74,7 @@ def _started(payment: Payment, event: e.AttemptStarted) -> Payment:
 
 def _approved(payment: Payment, event: e.AttemptApproved) -> Payment:
     attempt = attempt_of(payment, event.number)
+    payment = _settle_displaced(payment, event.number, AttemptState.SUPERSEDED, event.at_ms)
     attempts = _attempt(
         payment, event.number, state=AttemptState.APPROVED, updated_at_ms=event.at_ms,
         provider_id=event.provider_id or attempt.provider_id,
@@ -95,15 +107,9 @@ def _approved(payment: Payment, event: e.AttemptApproved) -> Payment:
                 processed_at_ms=event.at_ms,
             )
         case Kind.VOID:
-            closed = tuple(
-                replace(a, state=AttemptState.SUPERSEDED, updated_at_ms=event.at_ms)
-                if a.state is AttemptState.DISPLACED
-                else a
-                for a in attempts
-            )
             if not current:
-                return replace(changed, attempts=closed)
-            return replace(changed, attempts=closed, authorization_open=0, object_open=False)
+                return changed
+            return replace(changed, authorization_open=0, object_open=False)
         case Kind.REFUND:
             raise AssertionError("refunds are not attempts")
         case _:
@@ -111,33 +117,23 @@ def _approved(payment: Payment, event: e.AttemptApproved) -> Payment:
 
 
 def _declined(payment: Payment, event: e.AttemptDeclined | e.AttemptNotSent) -> Payment:
-    """A no. A void that was refused gives the displaced attempt back: unknown if the provider refused it
-    (it may have been paid meanwhile), still waiting for the shopper if it was never sent. A charge that was never
-    sent gives back the attempt whose object it was to confirm: the shopper can still act on that one."""
+    """A no. What was never sent gives the displaced attempt back: the shopper can still act on it. A void that was
+    refused leaves it unknown (it may have been paid meanwhile); a charge that was refused has confirmed its object.
+    """
     attempt = attempt_of(payment, event.number)
-    at_ms = event.at_ms
-    if isinstance(event, e.AttemptDeclined):
-        attempts = _attempt(
-            payment, event.number, state=AttemptState.DECLINED, updated_at_ms=at_ms, code=event.code,
-            message=event.message, decline_code=event.decline_code,
-            provider_id=event.provider_id or attempt.provider_id,
-        )  # fmt: skip
-        restored = AttemptState.UNKNOWN
-    else:
-        attempts = _attempt(payment, event.number, state=AttemptState.NOT_SENT, updated_at_ms=at_ms, code=event.code)
-        restored = AttemptState.ACTION
-    if attempt.kind is Kind.VOID:
-        attempts = tuple(
-            replace(a, state=restored, updated_at_ms=at_ms) if a.state is AttemptState.DISPLACED else a
-            for a in attempts
-        )
-    changed = replace(payment, attempts=attempts)
+    at_ms, number = event.at_ms, event.number
     if isinstance(event, e.AttemptNotSent):
-        waiting = displaced_by(changed, attempt)
-        if waiting is not None:
-            attempts = _attempt(changed, waiting.number, state=AttemptState.ACTION, updated_at_ms=at_ms)
-            return replace(changed, attempts=attempts)
-    elif event.object_closed and is_about_open_object(payment, attempt):
+        payment = _settle_displaced(payment, number, AttemptState.ACTION, at_ms)
+        attempts = _attempt(payment, number, state=AttemptState.NOT_SENT, updated_at_ms=at_ms, code=event.code)
+        return replace(payment, attempts=attempts)
+    left = AttemptState.UNKNOWN if attempt.kind is Kind.VOID else AttemptState.SUPERSEDED
+    payment = _settle_displaced(payment, number, left, at_ms)
+    attempts = _attempt(
+        payment, number, state=AttemptState.DECLINED, updated_at_ms=at_ms, code=event.code, message=event.message,
+        decline_code=event.decline_code, provider_id=event.provider_id or attempt.provider_id,
+    )  # fmt: skip
+    changed = replace(payment, attempts=attempts)
+    if event.object_closed and is_about_open_object(payment, attempt):
         return replace(changed, object_open=False, authorization_open=0)
     return changed
 
@@ -216,6 +212,8 @@ def _first(payment_id: str, event: e.PaymentCreated | e.CancelledBeforeCreation)
 
 
 def _confirmed(payment: Payment, event: e.OrderConfirmed) -> Payment:
+    if payment.user_id != event.user_id:  # what somebody else wrote about the order is not its owner's
+        payment = replace(payment, capture_method=CaptureMethod.AUTOMATIC, description=None, metadata={})
     return replace(
         payment,
         user_id=event.user_id,
@@ -253,12 +251,15 @@ def _evolve_attempts(payment: Payment, event: e.AttemptEvent) -> Payment:
                 payment, attempts=attempts, object_id=event.object_id, object_number=number, object_open=True
             )
         case e.ActionRequired():
+            payment = _settle_displaced(payment, event.number, AttemptState.SUPERSEDED, event.at_ms)
             attempts = _attempt(
                 payment, event.number, state=AttemptState.ACTION, updated_at_ms=event.at_ms,
                 action_type=event.action_type, action_expires_at_ms=event.expires_at_ms,
             )  # fmt: skip
             return replace(payment, attempts=attempts)
         case e.AttemptPending():
+            if attempt_of(payment, event.number).kind in TAKES_MONEY:
+                payment = _settle_displaced(payment, event.number, AttemptState.SUPERSEDED, event.at_ms)
             attempts = _attempt(
                 payment, event.number, state=AttemptState.OPEN, accepted=True, updated_at_ms=event.at_ms,
                 provider_id=event.provider_id or attempt_of(payment, event.number).provider_id,

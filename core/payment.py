@@ -163,18 +163,6 @@ def is_about_open_object(payment: Payment, attempt: Attempt) -> bool:
     return attempt.object_number in (0, payment.object_number)
 
 
-def displaced_by(payment: Payment, attempt: Attempt) -> Attempt | None:
-    """The attempt that waited for the shopper until this charge was to confirm the same, still open object."""
-    if attempt.kind not in TAKES_MONEY or not payment.object_open or attempt_in_the_way(payment) is not None:
-        return None
-    for earlier in reversed(payment.attempts[: attempt.number - 1]):
-        if earlier.state is AttemptState.NOT_SENT and earlier.kind in TAKES_MONEY:
-            continue
-        alive = earlier.number > payment.payable_since and earlier.object_number == payment.object_number
-        return earlier if earlier.state is AttemptState.SUPERSEDED and alive else None
-    return None
-
-
 def last_decline(payment: Payment) -> Attempt | None:
     """The decline that makes the payment FAILED: the newest charge that was answered, if the answer was no."""
     for attempt in reversed(payment.attempts):

@@ -237,6 +237,8 @@ class Answer:
     decline_code: str | None = None
     next_action: NextAction | None = None
     review: tuple[str, ...] = ()
+    object_closed: bool = False
+    """With DECLINED: the provider object is cancelled or expired there; the next attempt needs a new one."""
 
 
 class Provider(Protocol):

@@ -14,11 +14,11 @@ from payment_service.codecs.events import decode_event, encode_event
 from payment_service.codecs.published import encode_published
 from payment_service.codecs.rest import ATTEMPT_WORDS, BY_PROVIDER, REFUND_WORDS
 from payment_service.codecs.state import decode_call, decode_state, encode_call, encode_state
-from payment_service.codecs.transactions import LOOK_AGAIN_S, OPEN_STATUSES
+from payment_service.codecs.transactions import LOOK_AGAIN_S, OPEN_STATUSES, is_same_call
 from payment_service.core.errors import Refused
 from payment_service.core.ids import shard_of
 from payment_service.core.money import to_major
-from payment_service.core.payment import Payment, provider_key, status_of
+from payment_service.core.payment import Attempt, Payment, Refund, provider_key, status_of
 from payment_service.core.ports import (
     NO_SECRETS,
     Change,
@@ -127,11 +127,11 @@ class MemoryPaymentStore:
 
     def _keep_calls(self, change: Change, before: Payment | None, after: Payment) -> None:
         intents = {intent.call.key: intent for intent in change.intents}
-        old: dict[str, object] = {}
+        old: dict[str, Attempt | Refund] = {}
         if before is not None:
             old = {provider_key(after.payment_id, a.kind, a.number): a for a in before.attempts}
             old |= {provider_key(after.payment_id, Kind.REFUND, r.number): r for r in before.refunds}
-        new = [
+        new: list[tuple[str, Attempt | Refund, str]] = [
             (provider_key(after.payment_id, a.kind, a.number), a, ATTEMPT_WORDS[a.state]) for a in after.attempts
         ] + [
             (provider_key(after.payment_id, Kind.REFUND, r.number), r, REFUND_WORDS[r.status])
@@ -141,7 +141,7 @@ class MemoryPaymentStore:
         now = time.monotonic()
         for key, item, status in new:
             intent, is_open = intents.get(key), status in OPEN_STATUSES
-            if intent is None and old.get(key) == item:
+            if intent is None and is_same_call(old.get(key), item):
                 continue
             call = self._calls.get(key)
             if intent is not None and is_open:

@@ -15,7 +15,7 @@ from payment_service.codecs.events import encode_event
 from payment_service.codecs.published import encode_published, refund_id, transaction_id
 from payment_service.codecs.rest import ATTEMPT_WORDS, BY_PROVIDER, REFUND_WORDS
 from payment_service.codecs.state import encode_call, encode_secrets, encode_state
-from payment_service.codecs.transactions import LOOK_AGAIN_S, OPEN_STATUSES
+from payment_service.codecs.transactions import LOOK_AGAIN_S, OPEN_STATUSES, is_same_call
 from payment_service.core.errors import Refused
 from payment_service.core.ids import shard_of
 from payment_service.core.payment import Payment, provider_key, status_of
@@ -145,7 +145,7 @@ def _encode_calls(encoded: Encoded, before: Payment | None, after: Payment, enco
     old_attempts = before.attempts if before is not None else ()
     for index, attempt in enumerate(after.attempts):
         key = provider_key(after.payment_id, attempt.kind, attempt.number)
-        if index < len(old_attempts) and key not in intents and old_attempts[index] == attempt:
+        if index < len(old_attempts) and key not in intents and is_same_call(old_attempts[index], attempt):
             continue
         _add_call(
             encoded, encoder, after, intents.get(key), key, attempt.kind, attempt.number, attempt.amount_minor,

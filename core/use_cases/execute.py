@@ -4,7 +4,8 @@ Room: core/use_cases. Awaits on ports only.
 
 - A lane: in one process, commands of one payment run one after another. No lane is held while a provider is asked.
 - A conflict (somebody else committed first) is loaded and decided again, a few rounds.
-- A connection lost during the commit is resolved by version and inbox mark before anyone is answered.
+- A connection lost during the commit is resolved by inbox mark, or by the facts under their versions, before anyone is
+  answered; what cannot be resolved in time is "unknown", never "nothing happened".
 - A caller that is cancelled or goes away changes nothing: the command runs on in a task of ours.
 """
 
@@ -16,10 +17,10 @@ from typing import Any
 from payment_service.core.commands import Command, CreatePayment
 from payment_service.core.decide import decide
 from payment_service.core.effects import CallProvider, effects_of
-from payment_service.core.errors import OutcomeUnknown, PaymentError, Unavailable
+from payment_service.core.errors import OutcomeUnknown, Unavailable
 from payment_service.core.events import Event
 from payment_service.core.facts import apply
-from payment_service.core.payment import Payment, status_of
+from payment_service.core.payment import Payment
 from payment_service.core.ports import (
     NO_SECRETS,
     NOT_THERE,
@@ -33,7 +34,7 @@ from payment_service.core.ports import (
     Secrets,
     Step,
 )
-from payment_service.core.terms import Status
+from payment_service.core.terms import AttemptState
 from payment_service.core.use_cases.provider_calls import NO_CONTEXT, CallContext, build_call
 
 ROUNDS_MAX = 8
@@ -69,7 +70,7 @@ class _Job:
     change: Change | None = None
     claimed_at: float = 0.0
     lost: bool = False
-    rounds: int = 0
+    """A commit of `change` may have happened, or may happen yet: its statement may still run."""
 
 
 @dataclass(slots=True)
@@ -119,7 +120,7 @@ class Execute:
         if isinstance(job.command, CreatePayment):
             try:
                 submitted = self.store.submit(self._decide(job, NOT_THERE))
-            except PaymentError as error:
+            except Exception as error:  # also a bug of ours: the lane must go on
                 self._finish(job, error)
                 return
             submitted.add_done_callback(lambda done: self._first_commit(job, done))
@@ -163,9 +164,10 @@ class Execute:
     async def _until_committed(self, job: _Job) -> Outcome:
         command = job.command
         for _ in range(ROUNDS_MAX):
-            loaded = await self._load(job)
-            if job.change is not None and job.lost and _is_ours(job.change, loaded):
-                return self._outcome(job)
+            loaded, happened = await self._load(job)
+            if happened:
+                assert loaded.payment is not None, "facts belong to a payment"
+                return replace(self._outcome(job), payment=loaded.payment, secrets=loaded.secrets)
             if loaded.marked:
                 assert loaded.payment is not None, "a mark belongs to a payment"
                 return Outcome(loaded.payment, loaded.secrets, ())
@@ -173,30 +175,52 @@ class Execute:
             if not change.steps and not (change.command_id and loaded.payment is not None):
                 assert loaded.payment is not None, "without a payment there are facts or a refusal"
                 return Outcome(loaded.payment, loaded.secrets, ())
-            job.lost = False
-            match await self.store.submit(change):
+            match await self._commit(job, change):
                 case Committed.COMMITTED:
                     return self._outcome(job)
                 case Committed.LOST:
                     job.lost = True
                 case Committed.CONFLICT:
-                    pass
+                    pass  # with `lost`: it may be our own earlier statement that was faster
         if job.lost:
             raise OutcomeUnknown("the connection broke during the commit")
         raise Unavailable(f"payment {command.payment_id} is busy", retry_after_s=1.0)
 
-    async def _load(self, job: _Job) -> Loaded:
-        """After a lost connection the truth is waited for: an error here would hide what may have happened."""
+    async def _commit(self, job: _Job, change: Change) -> Committed:
+        """After a lost connection "unavailable" no longer means that nothing happened: its statement may hold the
+        very lock that is in our way."""
+        try:
+            return await self.store.submit(change)
+        except Unavailable:
+            if not job.lost:
+                raise
+            await asyncio.sleep(RESOLVE_DELAY_S)
+            return Committed.LOST
+
+    async def _load(self, job: _Job) -> tuple[Loaded, bool]:
+        """And whether the commit that was lost did happen. The truth is waited for: an error here would hide it."""
         deadline = self.clock.monotonic_s() + RESOLVE_S
         while True:
             try:
-                return await self.store.load(job.command.payment_id, job.command.command_id)
+                loaded = await self.store.load(job.command.payment_id, job.command.command_id)
+                return loaded, job.lost and await self._happened(job, loaded)
             except Unavailable:
                 if not job.lost:
                     raise
                 if self.clock.monotonic_s() > deadline:
                     raise OutcomeUnknown("the connection broke during the commit") from None
             await asyncio.sleep(RESOLVE_DELAY_S)
+
+    async def _happened(self, job: _Job, loaded: Loaded) -> bool:
+        """Whether our very facts are there under their versions. If others' are, ours can never be: not lost any more.
+        While nobody's are, the same is decided again, and its statement competes with the lost one for the version."""
+        change, payment = job.change, loaded.payment
+        if change is None or not change.steps or payment is None or payment.version < change.steps[0].version:
+            return False
+        ours = {step.version: step.event for step in change.steps}
+        there = {it.version: it.event for it in await self.store.events(change.payment_id) if it.version in ours}
+        job.lost = there == ours
+        return job.lost
 
     # --- deciding --------------------------------------------------------------------------------------------
 
@@ -210,8 +234,9 @@ class Execute:
             sequence = payment.sequence if topic is not None else None
             steps.append(Step(event, payment.version, sequence, topic, payment))
             calls += [x for x in effects_of(before, event, payment, topic) if isinstance(x, CallProvider)]
-        secrets = _secrets_after(loaded.secrets, job.context, payment) if steps else None
-        job.claimed_at = self.clock.monotonic_s()
+        secrets = _secrets_after(loaded, job.context, payment) if steps else None
+        if not job.lost:  # else the lease may run since that commit
+            job.claimed_at = self.clock.monotonic_s()
         intents = tuple(
             Intent(
                 build_call(payment, call.kind, call.number, job.context, secrets or loaded.secrets),
@@ -235,23 +260,19 @@ class Execute:
         return Outcome(payment, secrets, change.steps, change.intents, job.claimed_at)
 
 
-def _is_ours(change: Change, loaded: Loaded) -> bool:
-    """Whether a commit whose connection broke did happen: its last version is there, with our very facts.
-
-    Only the writer of that version could have left exactly this state behind.
-    """
-    return bool(change.steps) and loaded.payment == change.steps[-1].after
-
-
-def _secrets_after(before: Secrets, context: CallContext, payment: Payment | None) -> Secrets | None:
+def _secrets_after(loaded: Loaded, context: CallContext, payment: Payment | None) -> Secrets | None:
     """What stays sealed beside the row; None when nothing changes. What is no longer needed is not kept."""
     assert payment is not None
-    after = before
+    before = after = loaded.secrets
+    if loaded.payment is not None and loaded.payment.user_id != payment.user_id:
+        after = NO_SECRETS  # the order has another owner: nobody pays with what somebody else left here
     if context.stored_token is not None:
         after = replace(after, method_token=context.stored_token)
     if context.next_action is not None:
         after = replace(after, next_action=context.next_action)
-    if status_of(payment) is not Status.REQUIRES_ACTION and after.next_action is not None:
+    # An attempt that another one displaced is given back when that one was never sent: it can still be acted on.
+    waiting = any(a.state in (AttemptState.ACTION, AttemptState.DISPLACED) for a in payment.attempts)
+    if not waiting and after.next_action is not None:
         after = replace(after, next_action=None)
     if payment.captured > 0 or payment.cancelled:
         after = NO_SECRETS

@@ -42,6 +42,8 @@ SAVED_METHOD_PREFIX = "pmt_"
 """Ids of saved methods are ours and may be shown; anything else is a provider's own token, and secret."""
 CANCEL_WAIT_S = 5.0
 """How long a cancellation waits for its void before it answers with the payment as it is."""
+OWNER = "owner"
+"""In REFUND_ROLES: the payment's own user."""
 WAITING_STATUSES = (Status.PROCESSING, Status.UNKNOWN)
 
 
@@ -136,8 +138,8 @@ class PaymentDesk:
         metadata: Mapping[str, Any],
     ) -> Answered:
         roles = self.rules.refund_roles
-        by_role = not roles.isdisjoint(caller.roles)
-        if not by_role and "owner" not in roles:
+        by_role = not (roles - {OWNER}).isdisjoint(caller.roles)  # a token's role of that name owns nothing
+        if not by_role and OWNER not in roles:
             raise Refused("your role may not refund", code="FORBIDDEN")
         payment = (await self._load(caller, payment_id, any_owner=by_role)).payment
         assert payment is not None

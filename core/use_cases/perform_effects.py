@@ -153,16 +153,16 @@ class Effects:
             made = await provider.create_object(call)
             if made.verdict is not Verdict.APPROVED or made.object_id is None:
                 return made
-            made_id = f"{call.object_key}:made"
+            made_id = f"{call.object_key}:made:{made.object_id}"  # another object is other news
             outcome = await self._insist(
                 RecordObject(call.payment_id, made_id, self.clock.now_ms(), call.number, made.object_id)
             )
-            if made.next_action is not None:
-                return replace(made, verdict=Verdict.PENDING)
             if outcome.payment.cancel_requested:
                 return Answer(Verdict.NOT_SENT, code=CANCELLED)
             if outcome.payment.object_id != made.object_id:
                 return Answer(Verdict.NOT_SENT, code=SECOND_OBJECT)
+            if made.next_action is not None:
+                return replace(made, verdict=Verdict.PENDING)
             call = replace(call, object_id=made.object_id)
         if not await self._leased(call, claimed_at):
             return None
@@ -188,6 +188,7 @@ class Effects:
         said = RecordAnswer(
             call.payment_id, "", now, call.kind, call.number, answer.verdict, source, answer.provider_id,
             answer.amount_minor, answer.currency, answer.code, answer.message, answer.decline_code, answer.review,
+            answer.object_closed,
         )  # fmt: skip
         return await self._insist(said)
 

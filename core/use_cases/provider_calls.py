@@ -5,7 +5,7 @@ Room: core/use_cases. Pure: the same payment and context give the same request, 
 
 from dataclasses import dataclass, field
 
-from payment_service.core.payment import Payment, attempt_of, provider_key, refund_of
+from payment_service.core.payment import Attempt, Payment, attempt_of, provider_key, refund_of
 from payment_service.core.ports import NO_SECRETS, NextAction, ProviderCall, Secrets
 from payment_service.core.terms import TAKES_MONEY, AttemptState, Kind
 
@@ -25,11 +25,9 @@ class CallContext:
 NO_CONTEXT = CallContext()
 
 
-def _approved_id(payment: Payment, kinds: tuple[Kind, ...]) -> str | None:
-    for attempt in reversed(payment.attempts):
-        if attempt.kind in kinds and attempt.state is AttemptState.APPROVED:
-            return attempt.provider_id
-    return None
+def _approved(payment: Payment, kinds: tuple[Kind, ...]) -> Attempt | None:
+    """The newest yes of these kinds: what a capture, void or refund is about, and whose provider it is at."""
+    return next((a for a in reversed(payment.attempts) if a.kind in kinds and a.state is AttemptState.APPROVED), None)
 
 
 def build_call(
@@ -38,12 +36,12 @@ def build_call(
     """The request of one attempt or refund."""
     if kind is Kind.REFUND:
         refund = refund_of(payment, number)
-        amount, provider = refund.amount_minor, payment.provider
-        charge_id = _approved_id(payment, (Kind.CAPTURE, Kind.CHARGE))
+        taken = _approved(payment, (Kind.CAPTURE, Kind.CHARGE))
+        amount, provider = refund.amount_minor, taken.provider if taken is not None else payment.provider
     else:
         attempt = attempt_of(payment, number)
         amount, provider = attempt.amount_minor, attempt.provider
-        charge_id = None if kind in TAKES_MONEY else _approved_id(payment, (Kind.AUTHORIZE,))
+        taken = None if kind in TAKES_MONEY else _approved(payment, (Kind.AUTHORIZE,))
     token = context.method_token or context.stored_token or secrets.method_token
     return ProviderCall(
         key=provider_key(payment.payment_id, kind, number),
@@ -60,5 +58,5 @@ def build_call(
         method_token=token if kind in TAKES_MONEY else None,
         return_url=context.return_url,
         description=payment.description,
-        charge_id=charge_id,
+        charge_id=taken.provider_id if taken is not None else None,
     )

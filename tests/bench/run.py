@@ -32,9 +32,15 @@ from rich.table import Table
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
+sys.path.insert(0, str(ROOT / "tests"))  # what the tests start their servers with starts ours
+
+from servers import kafka_for_tests, postgres_for_tests  # noqa: E402
+from servers.topics import create_topics  # noqa: E402
+
 BASELINES = Path(os.environ.get("BASELINES_DIR", HERE / "baselines"))
 ORDERS = int(os.environ.get("BENCH_ORDERS", "50000"))
 PLAIN_ORDERS = 8000
+PARTITIONS = 4
 SECONDS = int(os.environ.get("BENCH_SECONDS", "8"))
 SECRET = "bench-secret-of-at-least-32-characters"
 WAIT_S = 300.0
@@ -84,7 +90,9 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def produce(bench: Bench, topic: str, count: int) -> None:
+async def produce(bench: Bench, topic: str, count: int, *others: str) -> None:
+    """Make the topic, and those a program writes to, and fill it."""
+    await create_topics(bench.broker, [topic, *others], partitions=PARTITIONS)
     subprocess.run(
         baseline("orders_load.py"), env=bench.env(TOPIC=topic, N=str(count)), check=True, capture_output=True
     )
@@ -93,11 +101,11 @@ def produce(bench: Bench, topic: str, count: int) -> None:
 # --- orders ----------------------------------------------------------------------------------------------------
 
 
-def plain_faust(bench: Bench, folder: Path) -> None:
+async def plain_faust(bench: Bench, folder: Path) -> None:
     """The median of its own figures for 2,000 events each."""
     topic, dsn = f"plain-{bench.run}", bench.database("plain_faust")
     apply_sql(dsn, BASELINES / "schema.sql")
-    produce(bench, topic, PLAIN_ORDERS)
+    await produce(bench, topic, PLAIN_ORDERS, f"created-{bench.run}")
     log = folder / "plain_faust.log"
     env = bench.env(DATABASE_URL=dsn, ORDERS=topic, CREATED=f"created-{bench.run}", GROUP=f"plain-{bench.run}")
     process = spawn(baseline("plain_faust.py", "worker", "--without-web", "-l", "warn"), env, log)
@@ -118,10 +126,10 @@ def apply_sql(dsn: str, path: Path) -> None:
     connection.close()
 
 
-def order_limit(bench: Bench) -> None:
+async def order_limit(bench: Bench) -> None:
     topic, dsn = f"limit-{bench.run}", bench.database("order_limit")
     apply_sql(dsn, BASELINES / "schema.sql")
-    produce(bench, topic, ORDERS)
+    await produce(bench, topic, ORDERS, f"limit-created-{bench.run}")
     env = bench.env(DATABASE_URL=dsn, TOPIC=topic, CREATED=f"limit-created-{bench.run}", N=str(ORDERS))
     done = subprocess.run(baseline("order_limit.py"), env=env, capture_output=True, text=True, timeout=WAIT_S)
     found = re.search(r"(\d+)/s", done.stdout)
@@ -181,7 +189,7 @@ async def wait_partitions(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
 async def our_orders(bench: Bench, folder: Path, port: int) -> subprocess.Popen[bytes]:
     """From the first payment to the last published event and the last table row. Leaves the worker running."""
     prefix, dsn = f"b{bench.run}.", bench.database("service")
-    produce(bench, prefix + "orders", ORDERS)
+    await produce(bench, prefix + "orders", ORDERS)
     process = spawn(
         WORKER,
         service_env(bench, dsn, port, folder), folder / "service.log",
@@ -306,9 +314,6 @@ def show(bench: Bench) -> None:
 
 
 async def main() -> None:
-    sys.path.insert(0, str(ROOT / "tests"))
-    from servers import kafka_for_tests, postgres_for_tests
-
     need_wrk()
     async with AsyncExitStack() as stack:
         kept = tempfile.TemporaryDirectory(prefix="payment-bench-", ignore_cleanup_errors=True)
@@ -317,9 +322,9 @@ async def main() -> None:
         dsn = os.environ.get("DATABASE_URL") or stack.enter_context(postgres_for_tests())
         bench = Bench(broker, dsn)
         console.print("plain Faust …")
-        plain_faust(bench, folder)
+        await plain_faust(bench, folder)
         console.print("order limit …")
-        order_limit(bench)
+        await order_limit(bench)
         console.print("our orders …")
         process = await our_orders(bench, folder, 3997)
         stack.callback(stop, process)

@@ -122,6 +122,12 @@ HOLD, action, expire-action, approved #1 | declined #2 | AttemptDeclined(#2 DECL
 ACTION, charge | not-sent | AttemptNotSent(#2) = REQUIRES_ACTION
 ACTION, charge, not-sent | expire-action #1 | AttemptStarted(#3 VOID 3000 scheduled ACTION_EXPIRED) = PROCESSING
 ACTION, charge, not-sent, charge | not-sent | AttemptNotSent(#3) = REQUIRES_ACTION
+ACTION, charge, action, expire-action | not-sent | AttemptNotSent(#3) = REQUIRES_ACTION
+ACTION, charge, pending | not-sent #2 by=operator | AttemptNotSent(#2)>failed = PENDING
+ACTION, charge, approved #1 | not-sent #2 | AttemptNotSent(#2)
+ACTION, expire-action, not-sent, charge | approved #2 | Contradicted(attempt:2 NOT_SENT APPROVED),
+    AttemptApproved(#2 3000)
+ACTION, expire-action, not-sent, charge, approved #2 | not-sent #3 | AttemptNotSent(#3) = REQUIRES_ACTION
 ACTION, charge, unknown | not-sent #2 by=operator | AttemptNotSent(#2)>requires_action = REQUIRES_ACTION
 ACTION, charge, unknown | not-sent #2 | nothing
 SENT, unknown | not-sent by=operator | AttemptNotSent(#1)>failed = PENDING
@@ -137,6 +143,10 @@ ACTION, charge, approved #1 | declined #2 | AttemptDeclined(#2 DECLINED)
 SENT, declined, charge, approved #2 | approved #1 id=ch_2 | Contradicted(attempt:1 DECLINED APPROVED),
     AttemptApproved(#1 3000 not-counted)
 HOLD, action, charge, approved #1 | approved #2 id=ch_1 | AttemptApproved(#2 3000 not-counted)>processed = AUTHORIZED
+HOLD, action, charge, approved #1 | approved #2 | AttemptApproved(#2 3000)>processed,
+    ReviewFlagged(AUTHORIZED_EXCEEDS) = AUTHORIZED
+HOLD, action, charge, approved #1, approved #2 | capture | AttemptStarted(#3 CAPTURE 3000) = PROCESSING
+HOLD, action, charge, approved #1, approved #2 | capture 3001 | VALIDATION_ERROR
 SENT, declined, cancel, approved, created, charge, object | approved #1 | Contradicted(attempt:1 DECLINED APPROVED),
     AttemptApproved(#1 3000)>processed = SUCCEEDED
 SENT, declined, cancel, approved, created, charge, object, approved #1 | action #3 | ActionRequired(#3),

@@ -69,14 +69,17 @@ async def test_a_worker_that_is_killed_again_and_again_loses_and_doubles_nothing
     kafka_broker: str, database_url: str, tmp_path: Path
 ) -> None:
     chance = seeded()
-    async with Installation(tmp_path, kafka_broker, database_url, STREAM_IN_FLIGHT_MAX="200") as site:
+    # A few at a time, so that the work takes longer than seeing it.
+    async with Installation(tmp_path, kafka_broker, database_url, STREAM_IN_FLIGHT_MAX="5") as site:
         await site.make_order_topic()
         await site.produce(*two_thousand_orders())
         # A name of its own lets the broker give its partitions back at once instead of after the session time-out.
         worker = site.worker(POD_NAME="only-one")
-        for at in sorted(chance.randrange(1, ORDERS) for _ in range(KILLS)):
+        for left in range(KILLS, 0, -1):
             worker.start()
-            await killed_at(site, worker, at, chance.random() * 0.2)
+            done = site.count("payments")
+            await killed_at(site, worker, done + chance.randrange(1, (ORDERS - done) // left), chance.random() * 0.02)
+            assert site.count("payments") < ORDERS or left == 1, "it was too quick to be killed in the middle"
         worker.start()
         books = await drained(site)
         check_two_thousand(site, books)
@@ -93,7 +96,7 @@ async def killed_at(site: Installation, worker: Worker, payments: int, later_s: 
 async def test_two_workers_share_the_orders_and_one_of_them_is_killed(
     kafka_broker: str, database_url: str, tmp_path: Path
 ) -> None:
-    async with Installation(tmp_path, kafka_broker, database_url, STREAM_IN_FLIGHT_MAX="100") as site:
+    async with Installation(tmp_path, kafka_broker, database_url, STREAM_IN_FLIGHT_MAX="5") as site:
         await site.make_order_topic()
         one, other = site.worker(), site.worker()
         one.start()
@@ -103,6 +106,7 @@ async def test_two_workers_share_the_orders_and_one_of_them_is_killed(
         await site.produce(*messages[: len(messages) // 2])
         await site.until(lambda: site.count("payments") >= ORDERS // 4, "a quarter of the payments")
         other.kill()
+        assert site.count("payments") < len(messages) // 2
         await site.produce(*messages[len(messages) // 2 :])
         check_two_thousand(site, await drained(site))
 
@@ -111,7 +115,7 @@ async def test_a_worker_that_stood_still_does_no_harm_when_it_wakes(
     kafka_broker: str, database_url: str, tmp_path: Path
 ) -> None:
     """Longer than the broker and the database wait for it: the other one has taken its partitions and its outbox."""
-    async with Installation(tmp_path, kafka_broker, database_url, STREAM_IN_FLIGHT_MAX="50") as site:
+    async with Installation(tmp_path, kafka_broker, database_url, STREAM_IN_FLIGHT_MAX="5") as site:
         await site.make_order_topic()
         one, other = site.worker(), site.worker()
         one.start()
@@ -120,6 +124,7 @@ async def test_a_worker_that_stood_still_does_no_harm_when_it_wakes(
         await site.produce(*two_thousand_orders())
         await site.until(lambda: site.count("payments") >= ORDERS // 4, "a quarter of the payments")
         other.freeze()
+        assert site.count("payments") < ORDERS
         await asyncio.sleep(FROZEN_S)
         other.thaw()
         check_two_thousand(site, await drained(site))
@@ -213,17 +218,19 @@ async def test_the_database_may_go_away_for_a_while(kafka_broker: str, database_
     async with TcpProxy(address.hostname, address.port) as wire:
         near = f"{address.username}:{address.password}@127.0.0.1:{wire.port}"
         through = urlunsplit(("postgresql", near, address.path, address.query, ""))
-        async with Installation(tmp_path, kafka_broker, database_url, DATABASE_URL=through) as site:
+        env = {"DATABASE_URL": through, "STREAM_IN_FLIGHT_MAX": "5"}
+        async with Installation(tmp_path, kafka_broker, database_url, **env) as site:
             await site.make_order_topic()
             worker = await site.started()
             await worker.streaming()
             messages = two_thousand_orders()
             await site.produce(*messages[:ORDERS])
             await site.until(lambda: site.count("payments") >= ORDERS // 10, "the first payments")
-            for _ in range(3):  # connections that break in the middle of commits
+            for _ in range(5):  # connections that break in the middle of commits
                 wire.drop()
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(0.05)
             await wire.cut()
+            assert site.count("payments") < ORDERS
             away = asyncio.ensure_future(asyncio.sleep(AWAY_S))
             await check_rest_without_database(worker)
             await site.produce(*messages[ORDERS:])

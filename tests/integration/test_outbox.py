@@ -88,7 +88,7 @@ async def test_an_event_that_no_broker_takes_goes_to_the_dead_letters_and_its_pa
         await until(lambda: site.left() == 0, "every row is settled")
     heard = await site.read(lambda it: len(it.records) >= 3, CREATED)
     assert heard.firsts() == {rows[0].payment_id: [1, 3], rows[3].payment_id: [1]}
-    kept = site.rows("select topic, \"offset\", length(value) > 1000000, reason from payment_service.dead_letters")
+    kept = site.rows('select topic, "offset", length(value) > 1000000, reason from payment_service.dead_letters')
     assert kept == [(site.prefix + CREATED, 2, True, "NEVER_TAKEN")]
     await database.close()
 

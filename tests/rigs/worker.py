@@ -30,7 +30,7 @@ STOP_WAIT_S = 30.0
 """Contract §6: SIGTERM to exit."""
 CALL_WAIT_S = 40.0
 WAIT_S = 60.0
-POLL_S = 0.05
+POLL_S = 0.02
 LOG_BYTES_SHOWN = 6000
 PARTITIONS = 4
 MESSAGE_BYTES_MAX = 1_048_576
@@ -174,6 +174,15 @@ class Worker:
         async with self._session.request(method, self.url + path, json=body, headers=headers) as response:
             return Answer(response.status, await response.json(), response.headers)
 
+    async def numbers(self) -> str:
+        """Its metrics, without those of HTTP and the interpreter."""
+        try:
+            async with self._session.get(self.url + "/metrics", timeout=aiohttp.ClientTimeout(total=5)) as response:
+                lines = (await response.text()).splitlines()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return repr(error)
+        return "\n".join(line for line in lines if not line.startswith(("#", "http_", "python_", "process_")))
+
     async def try_call(self, method: str, path: str) -> Answer | None:
         try:
             return await self.call(method, path)
@@ -216,12 +225,13 @@ class Installation:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        assert self._session is not None
         for number, worker in enumerate(self.workers):
+            if error is not None:  # pytest shows what is printed
+                print(f"--- the numbers of worker {number} ---\n{await worker.numbers()}")  # noqa: T201
+                print(f"--- the end of the log of worker {number} ---\n{worker.log}")  # noqa: T201
             if worker.running:
                 worker.kill()
-            if error is not None:
-                print(f"--- the end of the log of worker {number} ---\n{worker.log}")  # noqa: T201 pytest shows it
-        assert self._session is not None
         await self._session.close()
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from payment_service.adapters.memory.payment_store import MemoryPaymentStore
-from payment_service.core.commands import Cancel, CreatePayment
+from payment_service.core.commands import Cancel, CreatePayment, RecordObject
 from payment_service.core.errors import Refused, Unavailable
 from payment_service.core.ids import payment_id_of
 from payment_service.core.payment import status_of
@@ -211,6 +211,43 @@ async def test_requires_action(rig: Rig) -> None:
     assert rig.sent()[-1] == "send:VOID:2"
     reopened = await rig.create()
     assert reopened.created and status_of(reopened.payment) is Status.PENDING
+
+
+async def test_a_charge_that_was_never_sent_leaves_the_action_as_it_was(rig: Rig) -> None:
+    await rig.create()
+    action = NextAction("redirect", url="https://bank.example/3ds")
+    rig.provider.answers[Kind.CHARGE] = Answer(Verdict.PENDING, next_action=action)
+    await rig.process()
+    rig.provider.answers[Kind.CHARGE] = Answer(Verdict.NOT_SENT, code="PROVIDER_UNAVAILABLE")
+    with pytest.raises(Unavailable):
+        await rig.process()
+    assert (await rig.process(method=None)).next_action == action
+
+
+async def test_a_second_provider_object_is_never_shown_to_the_shopper(rig: Rig) -> None:
+    await rig.create()
+    pid, action = payment_id_of("o1"), NextAction("redirect", url="https://bank.example/second")
+    rig.provider.object_answer = Answer(Verdict.APPROVED, object_id="obj_2", next_action=action)
+    original = rig.provider.create_object
+
+    async def somebody_was_faster(call: ProviderCall) -> Answer:
+        await rig.execute(RecordObject(pid, "faster", 5, call.number, "obj_1"))
+        return await original(call)
+
+    rig.provider.create_object = somebody_was_faster  # type: ignore[method-assign]
+    with pytest.raises(Unavailable):
+        await rig.process(method=None)
+    found = await rig.desk.get(ANN, pid)
+    assert (found.next_action, found.payment.object_id) == (None, "obj_1")
+    assert found.payment.review == ("SECOND_OBJECT:obj_2",)
+
+
+async def test_after_an_object_that_is_over_the_next_attempt_makes_a_new_one(rig: Rig) -> None:
+    await rig.create()
+    rig.provider.answers[Kind.CHARGE] = Answer(Verdict.DECLINED, code="OBJECT_EXPIRED", object_closed=True)
+    await rig.process()
+    await rig.process()
+    assert rig.sent() == ["object:CHARGE:1", "send:CHARGE:1", "object:CHARGE:2", "send:CHARGE:2"]
 
 
 async def test_manual_capture_and_void(rig: Rig) -> None:
