@@ -18,7 +18,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 PYTEST := $(BIN)/pytest
 WATCH := $(BIN)/watchfiles --ignore-paths .data,.venv,.typecheck,dist,build
 
-.PHONY: help install run dev demo migrate test test-watch test-kafka coverage check lint format types bench build clean \
+.PHONY: help install run dev demo migrate test test-watch test-kafka test-providers crash coverage check lint format types bench build clean \
 	docker-up docker-down kafka-tools
 
 help: ## list the targets
@@ -42,7 +42,7 @@ run: $(STAMP) ## the service with its own broker and database, on port 3005
 dev: $(STAMP) ## the same, started again when a file changes
 	$(WATCH) --filter python --sigint-timeout 30 '$(BIN)/payment-service dev' .
 
-demo: $(STAMP) ## a payment from order to refund, shown step by step
+demo: $(STAMP) ## a shop's traffic through a running service, and a picture of what happened
 	$(BIN)/payment-service demo
 
 migrate: $(STAMP) ## bring the schema of DATABASE_URL up to date
@@ -56,6 +56,12 @@ test-watch: $(STAMP) ## the tests of what failed last, again whenever a file cha
 
 test-kafka: $(STAMP) kafka-tools ## tests on a real Apache Kafka (or on KAFKA_BROKERS)
 	$(PYTEST) -m kafka
+
+test-providers: $(STAMP) ## the one contract suite over every provider that is found
+	$(PYTEST) tests/contract/test_providers.py
+
+crash: $(STAMP) kafka-tools ## kill -9 at random moments while orders drain, on real Kafka; SEED=n repeats a run
+	$(if $(SEED),CRASH_SEED=$(SEED)) $(PYTEST) -m kafka tests/integration/test_crash_kafka.py
 
 coverage: $(STAMP) ## the tests, with the lines and branches they miss
 	$(PYTEST) --cov --cov-report=term-missing --cov-report=html

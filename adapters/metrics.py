@@ -15,7 +15,7 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "provider_refusals": ("Provider calls held back before anything was sent", ("provider", "operation", "reason")),
     "effect_claims_failed": ("Claims of due provider calls that the database did not answer", ()),
     "effect_failed": ("Provider calls whose task ended with an error; they come back by their lease", ("reason",)),
-    "answer_record_retries": ("Tries to record a provider's answer that have to be repeated", ()),
+    "effect_retries": ("Steps around a provider call, such as recording its answer, that had to be repeated", ()),
     "stream_events": ("Events of an input topic by what became of them", ("stream", "outcome")),
     "http_requests_total": ("HTTP requests answered", ("method", "route", "status")),
     "events_published": ("Events acked by the broker", ("topic",)),

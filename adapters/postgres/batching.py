@@ -94,19 +94,28 @@ class Batches(Generic[ItemT, ResultT]):
 
     async def _work(self) -> None:
         """One worker: lives as long as something waits."""
-        while batch := self._take():
-            try:
-                await self._run(batch)
-            except asyncio.CancelledError:
-                for waiting in batch:
-                    self._on_cancel(waiting)
-                raise
-            except Exception as error:  # a bug: told to those it hit, and the next batch is not held up by it
-                _log.exception("a batch failed in a way that was not foreseen")
-                for waiting in batch:
-                    waiting.fail(error)
-            finally:
-                self._under_way.difference_update([waiting.key for waiting in batch if waiting.key is not None])
+        try:
+            while batch := self._take():
+                await self._work_on(batch)
+        finally:
+            # Now, not in the task's done callback: what an answer puts in between would wait behind a dead worker.
+            task = asyncio.current_task()
+            assert task is not None
+            self._workers.discard(task)
+
+    async def _work_on(self, batch: list[Waiting[ItemT, ResultT]]) -> None:
+        try:
+            await self._run(batch)
+        except asyncio.CancelledError:
+            for waiting in batch:
+                self._on_cancel(waiting)
+            raise
+        except Exception as error:  # a bug: told to those it hit, and the next batch is not held up by it
+            _log.exception("a batch failed in a way that was not foreseen")
+            for waiting in batch:
+                waiting.fail(error)
+        finally:
+            self._under_way.difference_update([waiting.key for waiting in batch if waiting.key is not None])
 
     def _take(self) -> list[Waiting[ItemT, ResultT]]:
         """The next batch: at most one of a key, also across the workers, sorted by key."""

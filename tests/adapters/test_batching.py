@@ -149,3 +149,21 @@ async def test_a_close_that_cannot_wait_answers_everybody(rig: Rig) -> None:
     assert under_way.result() == "cut off"
     with pytest.raises(Unavailable):
         await waiting
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+async def test_what_follows_an_answer_is_done_also_when_all_workers_end_together(rig: Rig, workers: int) -> None:
+    """Seen: a payment's next command, put by the answer to the one before, waited for ever behind two workers that
+    had ended in the same turn of the event loop and still counted as workers."""
+    batches = rig.make(workers=workers, batch_max=1)
+    followed: list[asyncio.Future[str]] = []
+    for number in range(workers):
+        first = batches.put(number, str(number), 1)
+        first.add_done_callback(lambda done: followed.append(batches.put(9, "9", 1)))
+    await rig.settle()
+    assert len(rig.gates) == workers
+    for _ in range(10):
+        for gate in rig.gates:
+            gate.set()
+        await asyncio.sleep(0)
+    assert [one.done() and one.result() for one in followed] == ["done 9"] * workers
