@@ -5,11 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from servers import kafka_for_tests, postgres_for_tests
 from servers.postgres import at_database, database_on, execute, migrate
 from servers.waiting import wait_until
 
 from payment_service.adapters.embedded_broker import EmbeddedBroker
+
+# How fast examples are made says something about the machine, not about us: on a fresh one the first text alone makes
+# Hypothesis write its tables of characters.
+settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("here")
 
 TEMPLATE = f"payment_template_{os.getpid()}"
 
