@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import gc
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 import uvloop
@@ -184,12 +185,18 @@ async def run_worker(settings: Settings, on_ready: Callable[[Services], Awaitabl
 
 def run(settings: Settings) -> int:
     """The worker as a process: on uvloop."""
-    return uvloop.run(run_worker(settings))
+    return _on_uvloop(run_worker(settings))
+
+
+def _on_uvloop(work: Coroutine[Any, Any, int]) -> int:
+    """As policy, not for this loop alone: Faust's consumer makes one more, in its own thread."""
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    return asyncio.run(work)
 
 
 def run_dev(settings: Settings) -> int:
     """Everything on this machine: embedded broker and PostgreSQL where none is named, migrations, the worker."""
-    return uvloop.run(_dev(settings))
+    return _on_uvloop(_dev(settings))
 
 
 async def _dev(settings: Settings) -> int:

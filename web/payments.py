@@ -19,6 +19,7 @@ from payment_service.web.bodies import (
 )
 from payment_service.web.endpoint import ORDER_ID_LENGTH_MAX, Endpoint, caller_of, path_id
 from payment_service.web.envelope import failure, success
+from payment_service.web.services import WebServices
 
 DEFAULT_CURRENCY = "USD"
 
@@ -27,6 +28,21 @@ payments = Blueprint("payments", url_prefix="/api/v1")
 
 def _shown(answered: Answered, status: int = 200) -> web.Response:
     return success(payment_view(answered.payment, answered.next_action), status)
+
+
+def _outcome(request: web.Request, services: WebServices, answered: Answered) -> web.Response:
+    """Of a call to the provider: 200 only when it said yes, or when the shopper has to act."""
+    declined = answered.declined
+    if declined is None:
+        return _shown(answered, 202 if answered.pending else 200)
+    return failure(
+        request,
+        services.clock.now_ms(),
+        402,
+        "CARD_DECLINED",
+        declined.message or "the payment was declined",
+        extra={"declineCode": declined.decline_code},
+    )
 
 
 @payments.route("/payments", name="payments")
@@ -78,20 +94,7 @@ class Process(Endpoint):
             return_url=body.return_url,
             object_id=body.payment_intent_id,
         )
-        return self._outcome(request, answered)
-
-    def _outcome(self, request: web.Request, answered: Answered) -> web.Response:
-        declined = answered.declined
-        if declined is None:
-            return _shown(answered, 202 if answered.pending else 200)
-        return failure(
-            request,
-            self.services.clock.now_ms(),
-            402,
-            "CARD_DECLINED",
-            declined.message or "the payment was declined",
-            extra={"declineCode": declined.decline_code},
-        )
+        return _outcome(request, self.services, answered)
 
 
 @payments.route("/payments/{payment_id}/capture", name="capture")
@@ -99,7 +102,8 @@ class Capture(Endpoint):
     async def post(self, request: web.Request, payment_id: str) -> web.Response:
         payment_id = path_id(payment_id)
         body = await read_body(request, self.services, CaptureBody)
-        return _shown(await self.services.requests.capture(caller_of(request), payment_id, amount=body.amount))
+        answered = await self.services.requests.capture(caller_of(request), payment_id, amount=body.amount)
+        return _outcome(request, self.services, answered)
 
 
 @payments.route("/payments/{payment_id}/cancel", name="cancel")

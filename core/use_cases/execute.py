@@ -90,7 +90,8 @@ class Execute:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def __call__(self, command: Command, context: CallContext | None = None) -> Outcome:
-        return await asyncio.shield(self.submit(command, context))
+        # No shield: a caller that is cancelled cancels its future, which nothing but the caller looks at.
+        return await self.submit(command, context)
 
     def submit(self, command: Command, context: CallContext | None = None) -> asyncio.Future[Outcome]:
         """The outcome as a future. In the order of these calls, per payment."""

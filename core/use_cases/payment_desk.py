@@ -22,7 +22,6 @@ from payment_service.core.payment import (
     status_of,
 )
 from payment_service.core.ports import (
-    NO_SECRETS,
     Clock,
     Loaded,
     PaymentFilter,
@@ -92,7 +91,7 @@ class PaymentDesk:
             code, name, saved, capture_method, description, metadata,
         )  # fmt: skip
         outcome = await self.execute(command, CallContext(stored_token=token))
-        return replace(_answered(outcome.payment, outcome.secrets), created=bool(outcome.steps))
+        return replace(_answered(caller, outcome.payment, outcome.secrets), created=bool(outcome.steps))
 
     async def process(
         self, caller: Caller, payment_id: str, *, method: str | None, return_url: str | None, object_id: str | None
@@ -110,7 +109,7 @@ class PaymentDesk:
             payment_id, "", self.clock.now_ms(), caller.by, caller.user_id, saved, method is not None,
             require_confirmed=self.rules.require_confirmed,
         )  # fmt: skip
-        return await self._attempt(command, CallContext(method_token=token, return_url=return_url))
+        return await self._attempt(caller, command, CallContext(method_token=token, return_url=return_url))
 
     async def capture(self, caller: Caller, payment_id: str, *, amount: object | None) -> Answered:
         payment = (await self._load(caller, payment_id)).payment
@@ -118,7 +117,7 @@ class PaymentDesk:
         self._configured(payment.provider)
         amount_minor = None if amount is None else to_minor(amount, payment.currency)
         command = StartCapture(payment_id, "", self.clock.now_ms(), caller.by, self._owner(caller), amount_minor)
-        return await self._attempt(command, CallContext())
+        return await self._attempt(caller, command, CallContext())
 
     async def cancel(self, caller: Caller, payment_id: str, *, reason: str | None) -> Answered:
         command = Cancel(payment_id, "", self.clock.now_ms(), caller.by, self._owner(caller), reason)
@@ -126,7 +125,7 @@ class PaymentDesk:
         payment, secrets = outcome.payment, outcome.secrets
         if outcome.intents:
             payment, secrets = await self._settled(payment_id, CANCEL_WAIT_S)
-        return _answered(payment, secrets)
+        return _answered(caller, payment, secrets)
 
     async def refund(
         self,
@@ -154,12 +153,12 @@ class PaymentDesk:
         refund = refund_of(latest.payment, call.number)
         if refund.status is RefundStatus.CANCELLED:
             raise Unavailable("the provider cannot be reached", code="PROVIDER_UNAVAILABLE", retry_after_s=5.0)
-        return replace(_answered(latest.payment, latest.secrets), refund=refund)
+        return replace(_answered(caller, latest.payment, latest.secrets), refund=refund)
 
     async def get(self, caller: Caller, payment_id: str) -> Answered:
         loaded = await self._load(caller, payment_id)
         assert loaded.payment is not None
-        return _answered(loaded.payment, loaded.secrets)
+        return _answered(caller, loaded.payment, loaded.secrets)
 
     async def by_order(self, caller: Caller, order_id: str) -> Answered:
         return await self.get(caller, payment_id_of(order_id))
@@ -177,17 +176,17 @@ class PaymentDesk:
 
     # --- what they share -------------------------------------------------------------------------------------
 
-    async def _attempt(self, command: StartCharge | StartCapture, context: CallContext) -> Answered:
+    async def _attempt(self, caller: Caller, command: StartCharge | StartCapture, context: CallContext) -> Answered:
         """Start an attempt and wait for its answer; or join what is under way."""
         release = await self.effects.admit()
         outcome = await self._run(command, context, release)
         if not outcome.intents:
-            answered = _answered(outcome.payment, outcome.secrets)
+            answered = _answered(caller, outcome.payment, outcome.secrets)
             return replace(answered, pending=status_of(outcome.payment) in WAITING_STATUSES)
         number = outcome.intents[0].call.number
         latest = await self._latest(outcome)
         attempt = attempt_of(latest.payment, number)
-        answered = _answered(latest.payment, latest.secrets)
+        answered = _answered(caller, latest.payment, latest.secrets)
         match attempt.state:
             case AttemptState.DECLINED:
                 return replace(answered, declined=attempt)
@@ -204,7 +203,7 @@ class PaymentDesk:
         self, command: StartCharge | StartCapture | RequestRefund, context: CallContext, release: Any
     ) -> Outcome:
         """Commit the intent and start its call. The room for the call is given back if there is none to make."""
-        committing = asyncio.ensure_future(self.execute(command, context))
+        committing = self.execute.submit(command, context)
 
         def committed(done: asyncio.Future[Outcome]) -> None:
             # A callback, not code after an await: the caller may go away between commit and call.
@@ -269,5 +268,7 @@ class PaymentDesk:
         return None, method
 
 
-def _answered(payment: Payment, secrets: Secrets = NO_SECRETS) -> Answered:
-    return Answered(payment, next_action=secrets.next_action if status_of(payment) is Status.REQUIRES_ACTION else None)
+def _answered(caller: Caller, payment: Payment, secrets: Secrets) -> Answered:
+    """`next_action` lets whoever has it pay: it is for the shopper alone, not for a service or an admin."""
+    acts = status_of(payment) is Status.REQUIRES_ACTION and caller.user_id == payment.user_id
+    return Answered(payment, next_action=secrets.next_action if acts else None)

@@ -77,6 +77,17 @@ async def test_a_call_whose_worker_died_may_have_been_sent(rig: StoreRig) -> Non
     assert claimed.tries == 1  # never 0: "certainly never sent" would send it a second time
 
 
+async def test_the_id_of_its_object_leaves_a_call_with_its_worker(rig: StoreRig) -> None:
+    """It is committed in the middle of the call: given free then, others would look for what is only being sent."""
+    payment_id = await _charged(rig, lease_s=0.3)
+    loaded = await rig.store.load(payment_id)
+    made = c.RecordObject(payment_id, "made", AT_MS + 2, 1, "obj_1")
+    assert await rig.store.commit(change_of(made, loaded)) is Committed.COMMITTED
+    assert await rig.queue.renew(f"{payment_id}:charge:1", "worker-1", 0.3)
+    claimed = await rig.claim_until("w2")  # by the end of the lease, not by a look-up that was put in its place
+    assert claimed.tries == 1
+
+
 async def test_a_settled_call_is_not_claimed(rig: StoreRig) -> None:
     payment_id = await _charged(rig, lease_s=0.0)
     loaded = await rig.store.load(payment_id)

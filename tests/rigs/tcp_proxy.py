@@ -59,6 +59,8 @@ class TcpProxy:
         try:
             far, there = await asyncio.open_connection(*self._target)
             self._open.add(there)
+            if self._server is None:  # cut while this one was taken
+                return
             await asyncio.gather(_pump(reader, there), _pump(far, writer, self.answers))
         except OSError:
             pass  # the far side is away: this side sees its connection end

@@ -213,16 +213,21 @@ async def test_a_bug_in_a_call_is_heard_of(rig: Rig) -> None:
     assert isinstance(heard[0]["exception"], RuntimeError) and "tok_visa" not in repr(heard)
 
 
-async def test_no_room_for_calls_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_room_for_calls_does_not_spin() -> None:
     store = MemoryPaymentStore()
     async with desk_over(store, concurrency=1) as rig:
-        release = await rig.effects.admit()
+        await rig.create()
+        rig.provider.gate = asyncio.Event()
+        waiting = asyncio.create_task(rig.process())
         await asyncio.sleep(0.02)
+        rig.effects.wake()
+        await asyncio.sleep(0)
         rig.effects.wake()
         used = time.process_time()
         await asyncio.sleep(0.2)
         assert time.process_time() - used < 0.1
-        release()
+        rig.provider.gate.set()
+        await waiting
 
 
 async def test_the_look_up_of_a_shopper_who_does_not_act_is_not_later_than_their_time() -> None:

@@ -161,26 +161,27 @@ async def test_return_urls_lead_to_web_pages(client: Client, url: Any) -> None:
     assert (status, list(envelope["errors"])) == (422, ["returnUrl"])
 
 
-async def test_process_outcomes(client: Client, requests: RecordedRequests) -> None:
+@pytest.mark.parametrize("call", ["process", "capture"])
+async def test_what_the_provider_said_of_a_call(client: Client, requests: RecordedRequests, call: str) -> None:
     payment = a_payment(attempts=(DECLINED,))
     requests.answer = Answered(payment, declined=DECLINED)
-    status, envelope = await ask(client, "POST", f"{PATH}/process", {}, **ANN)
+    status, envelope = await ask(client, "POST", f"{PATH}/{call}", {}, **ANN)
     assert status == 402
     assert (envelope["code"], envelope["declineCode"]) == ("CARD_DECLINED", "insufficient_funds")
     assert envelope["message"] == "Your card was declined."
 
     requests.answer = Answered(a_payment(attempts=(replace(DECLINED, state=AttemptState.OPEN),)), pending=True)
-    status, envelope = await ask(client, "POST", f"{PATH}/process", {}, **ANN)
+    status, envelope = await ask(client, "POST", f"{PATH}/{call}", {}, **ANN)
     assert (status, envelope["data"]["status"]) == (202, "PROCESSING")
 
     action = NextAction("redirect", url="https://bank.test/3ds")
     requests.answer = Answered(a_payment(attempts=(replace(DECLINED, state=AttemptState.ACTION),)), next_action=action)
-    status, envelope = await ask(client, "POST", f"{PATH}/process", {}, **ANN)
+    status, envelope = await ask(client, "POST", f"{PATH}/{call}", {}, **ANN)
     assert (status, envelope["data"]["status"]) == (200, "REQUIRES_ACTION")
     assert envelope["data"]["nextAction"] == {"type": "redirect", "url": "https://bank.test/3ds"}
 
     requests.error = Unavailable("away", code="PROVIDER_UNAVAILABLE", retry_after_s=5)
-    answer = await client.post(f"{PATH}/process", headers=ANN)
+    answer = await client.post(f"{PATH}/{call}", headers=ANN)
     assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
 
 
