@@ -23,7 +23,7 @@ from payment_service.app import Services, build_services, create_app, make_token
 from payment_service.core.errors import Unavailable
 from payment_service.web.site import build_site
 
-DRAIN_S = 25.0
+DRAIN_S = 16.0
 """SIGTERM to exit is at most 30 s: this for what runs, the rest for closing."""
 CLOSE_S = 4.0
 STREAM_START_S = 60.0

@@ -43,6 +43,8 @@ HOT_OPTIONS = f"{SESSION_OPTIONS} -c plan_cache_mode=force_generic_plan -c enabl
 long as the connection, so one made while a table is small must still be right when it has grown: every access in them
 is by key, and none may become a scan."""
 
+COMPLETION_UNKNOWN = errorcodes.STATEMENT_COMPLETION_UNKNOWN
+"""40003: the server itself does not know whether it was committed."""
 _TRY_AGAIN = frozenset({errorcodes.DEADLOCK_DETECTED, errorcodes.SERIALIZATION_FAILURE, errorcodes.LOCK_NOT_AVAILABLE})
 _CONTENT = frozenset({"22", "23", "54"})
 """SQLSTATE classes that are about the values of a statement: data exception, constraint, limit exceeded."""
@@ -170,7 +172,7 @@ class Database:
 
 def _translated(error: psycopg2.Error, connection: aiopg.Connection) -> Exception:
     code = error.pgcode
-    if code is None or connection.closed or code[:2] in ("08", "57"):
+    if code is None or connection.closed or code[:2] in ("08", "57") or code == COMPLETION_UNKNOWN:
         # Class 57: the server is told to stop; whether our statement was committed before is open.
         connection.close()
         return ConnectionLost(type(error).__name__)

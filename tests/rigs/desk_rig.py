@@ -20,6 +20,7 @@ from payment_service.core.use_cases.perform_effects import Effects
 ANN = Caller("ann")
 BOB = Caller("bob")
 SERVICE = Caller(None, frozenset({"service"}))
+ADMIN = Caller("root", frozenset({"admin"}))
 
 
 class Clock:

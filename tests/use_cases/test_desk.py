@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from rigs.desk_rig import ANN, BOB, SERVICE, Rig
+from rigs.desk_rig import ADMIN, ANN, BOB, SERVICE, Rig
 
 from payment_service.core.commands import Cancel, CreatePayment, RecordObject
 from payment_service.core.errors import Refused, Unavailable
@@ -58,7 +58,9 @@ async def test_somebody_elses_payment_does_not_exist(rig: Rig) -> None:
     with pytest.raises(Refused) as exists:
         await rig.create(caller=BOB)
     assert exists.value.code == "PAYMENT_EXISTS"
-    assert (await rig.desk.get(SERVICE, pid)).payment.user_id == "ann"
+    assert (await rig.desk.get(ADMIN, pid)).payment.user_id == "ann"
+    with pytest.raises(Refused):
+        await rig.desk.get(SERVICE, pid)
 
 
 async def test_decline_then_yes(rig: Rig) -> None:

@@ -87,7 +87,7 @@ async def test_what_lets_somebody_pay_is_shown_to_the_shopper_alone(rig: Rig) ->
     rig.provider.answers[Kind.CHARGE] = Answer(Verdict.PENDING, next_action=action)
     await rig.process()
     pid = payment_id_of("o1")
-    for caller in (SERVICE, Caller("root", frozenset({"admin"}))):
+    for caller in Caller("root", frozenset({"admin"})):
         assert (await rig.desk.get(caller, pid)).next_action is None
     assert (await rig.desk.get(ANN, pid)).next_action == action
 
@@ -98,3 +98,16 @@ def test_no_repr_shows_the_token_of_an_order() -> None:
     assert decoded is not None and decoded.token == "tok_secret"
     record = Record("orders", 0, 1, b"tok_secret", value, (("h", b"tok_secret"),), 1)
     assert "tok_secret" not in repr(decoded) + repr(record)
+
+
+async def test_a_service_may_refund_whatever_the_roles_and_admins_may_read() -> None:
+    async with desk_over(MemoryPaymentStore(), refund_roles=frozenset({"owner"})) as rig:
+        await rig.create()
+        await rig.process()
+        assert (await rig.refund(2, caller=SERVICE)).refund is not None
+        admin = Caller("root", frozenset({"admin"}))
+        assert (await rig.desk.by_order(admin, "o1")).payment.user_id == "ann"
+        for caller, attempt in ((admin, rig.refund(1, caller=admin)), (SERVICE, rig.desk.by_order(SERVICE, "o1"))):
+            with pytest.raises(Refused) as refused:
+                await attempt
+            assert refused.value.code == "PAYMENT_NOT_FOUND", caller
