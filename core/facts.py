@@ -27,6 +27,7 @@ from payment_service.core.terms import (
     DisputeState,
     Kind,
     RefundStatus,
+    Status,
     Topic,
 )
 from payment_service.core.topics import topic_of
@@ -203,11 +204,11 @@ def _first(payment_id: str, event: e.PaymentCreated | e.CancelledBeforeCreation)
         return Payment(
             payment_id, event.order_id, event.user_id, event.amount_minor, event.currency, event.provider,
             event.payment_method_id, event.capture_method, event.description, event.metadata,
-            event.at_ms, event.at_ms, version=0, unconfirmed=event.unconfirmed,
+            event.at_ms, event.at_ms, version=1, sequence=1, unconfirmed=event.unconfirmed, told=Status.PENDING,
         )  # fmt: skip
     return Payment(
         payment_id, event.order_id, event.user_id, 0, "", event.provider, None, CaptureMethod.AUTOMATIC,
-        None, {}, event.at_ms, event.at_ms, version=0, known=False, cancelled=True, cancel_final=True,
+        None, {}, event.at_ms, event.at_ms, version=1, known=False, cancelled=True, cancel_final=True,
     )  # fmt: skip
 
 
@@ -365,9 +366,9 @@ def apply(payment: Payment | None, event: e.Event, payment_id: str = "") -> tupl
     """
     if payment is None:
         assert isinstance(event, e.PaymentCreated | e.CancelledBeforeCreation), "the first event creates"
-        changed = _first(payment_id, event)
-    else:
-        changed = _evolve(payment, event)
+        first = _first(payment_id, event)  # with its counters: a creation is by far the most frequent fact
+        return first, topic_of(None, event, first)
+    changed = _evolve(payment, event)
     topic = topic_of(payment, event, changed)
     counted = replace(
         changed,
