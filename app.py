@@ -60,6 +60,8 @@ EMBEDDED_SESSION_TIMEOUT_S = 6.0
 EMBEDDED_SILENCE_S = 1.0
 """The embedded broker answers latest offsets wrongly: what is read is read until it is silent."""
 TABLE_IN_FLIGHT_MAX = 4000
+STORE_CLOSE_S = 3.0
+"""For writes that still wait when the worker ends: with the drains of worker.py less than the 30 s of the contract."""
 TABLES = (PAYMENTS_TABLE,)
 
 _log = structlog.get_logger(__name__)
@@ -224,7 +226,7 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
                 kafka, providers,
             )  # fmt: skip
         finally:
-            await store.close()
+            await store.close(STORE_CLOSE_S)
             await database.close()
 
 

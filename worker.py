@@ -25,7 +25,7 @@ from payment_service.web.site import build_site
 
 DRAIN_S = 16.0
 """SIGTERM to exit is at most 30 s: this for what runs, the rest for closing."""
-CLOSE_S = 4.0
+CLOSE_S = 2.0
 STREAM_START_S = 60.0
 STREAM_STOP_S = 15.0
 RESTART_DELAY_S_MIN = 1.0
