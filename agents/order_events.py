@@ -16,7 +16,7 @@ from payment_service.core.use_cases.provider_calls import NO_CONTEXT, CallContex
 
 @dataclass(frozen=True, slots=True)
 class OrderEvents:
-    """The StreamHandler of the order topics."""
+    """Turns `order.created` and `order.cancelled` into commands for the order's payment."""
 
     execute: Execute
     rules: OrderRules
