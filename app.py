@@ -190,11 +190,15 @@ def default_provider(settings: Settings) -> str:
     return settings.default_provider.upper()
 
 
+def _cipher(settings: Settings) -> AesGcmCipher:
+    return AesGcmCipher(settings.encryption_key_bytes, settings.encryption_keys_old)
+
+
 @contextlib.asynccontextmanager
 async def build_services(settings: Settings) -> AsyncIterator[Services]:
     """The services, opened lazily: nothing here waits for a database or a broker."""
     clock, metrics = SystemClock(), PrometheusMetrics()
-    cipher = AesGcmCipher(settings.encryption_key_bytes, settings.encryption_keys_old)
+    cipher = _cipher(settings)
     database = Database(settings.database_dsn)
     kafka = kafka_client(settings)
     outbox = OutboxConnection(settings.database_dsn, settings.outbox_shards)
@@ -207,32 +211,29 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
     )  # fmt: skip
     worker_id = f"{settings.pod_name or socket.gethostname()}:{os.getpid()}"
     execute = Execute(store, clock, worker_id, settings.lease_s)
-    async with contextlib.AsyncExitStack() as sessions:
-        providers = _providers(settings, clock, metrics, sessions)
-        effects = Effects(
-            execute, PostgresCallQueue(database, cipher), providers, clock, metrics, worker_id, settings.lease_s,
-            settings.provider_deadline_s, settings.action_ttl_s * 1000, settings.provider_concurrency,
+    providers = _providers(settings, clock, metrics)
+    effects = Effects(
+        execute, PostgresCallQueue(database, cipher), providers, clock, metrics, worker_id, settings.lease_s,
+        settings.provider_deadline_s, settings.action_ttl_s * 1000, settings.provider_concurrency,
+    )  # fmt: skip
+    execute.on_scheduled = effects.wake
+    rules = DeskRules(
+        default_provider(settings), settings.process_wait_s, settings.is_production, settings.refund_roles
+    )
+    desk = PaymentDesk(execute, effects, store, providers, clock, rules)
+    dead_letters = DeadLetterBox(publisher, database, None if settings.dead_letters_plain else cipher)
+    publisher.dead_letters = dead_letters
+    try:
+        yield Services(
+            settings, clock, metrics, cipher, database, store, execute, effects, publisher, dead_letters, desk,
+            kafka, providers,
         )  # fmt: skip
-        execute.on_scheduled = effects.wake
-        rules = DeskRules(
-            default_provider(settings), settings.process_wait_s, settings.is_production, settings.refund_roles
-        )
-        desk = PaymentDesk(execute, effects, store, providers, clock, rules)
-        dead_letters = DeadLetterBox(publisher, database, None if settings.dead_letters_plain else cipher)
-        publisher.dead_letters = dead_letters
-        try:
-            yield Services(
-                settings, clock, metrics, cipher, database, store, execute, effects, publisher, dead_letters, desk,
-                kafka, providers,
-            )  # fmt: skip
-        finally:
-            await store.close(STORE_CLOSE_S)
-            await database.close()
+    finally:
+        await store.close(STORE_CLOSE_S)
+        await database.close()
 
 
-def _providers(
-    settings: Settings, clock: SystemClock, metrics: PrometheusMetrics, sessions: contextlib.AsyncExitStack
-) -> dict[str, Provider]:
+def _providers(settings: Settings, clock: SystemClock, metrics: PrometheusMetrics) -> dict[str, Provider]:
     """Those that are configured, each behind its guard."""
 
     def session() -> Any:
@@ -247,16 +248,16 @@ def _providers(
 
 def bare_app(settings: Settings) -> PaymentApp:
     """The App without its agents and tables: nothing is opened."""
-    embedded = settings.embedded_broker
+    embedded, kafka = settings.embedded_broker, kafka_client(settings)
     return stream_app(
         APP_NAME,
-        ",".join(settings.kafka_brokers) or "127.0.0.1:9092",
+        kafka.brokers,
         topic_prefix=settings.topic_prefix,
         partitions=settings.topic_partitions,
         create_topics=False,  # ours are made by ensure_topics, with what Faust would not know
         instance_id=f"{settings.consumer_group}-{settings.pod_name}" if settings.pod_name else None,
         datadir=str(settings.data_dir / "faust"),
-        credentials=kafka_client(settings).faust_credentials(),
+        credentials=kafka.faust_credentials(),
         store=settings.table_store,
         session_timeout_s=EMBEDDED_SESSION_TIMEOUT_S if embedded else SESSION_TIMEOUT_S,
     )
@@ -306,7 +307,7 @@ async def pending_migrations(settings: Settings) -> list[str]:
 async def open_reader(settings: Settings) -> AsyncIterator[PaymentStore]:
     """The store for reading alone."""
     database = Database(settings.database_dsn, application_name="payment-service cli", size_max=2)
-    cipher = AesGcmCipher(settings.encryption_key_bytes, settings.encryption_keys_old)
+    cipher = _cipher(settings)
     try:
         yield PostgresPaymentStore(
             database, cipher, audit_chain.chain_key(settings.encryption_key_bytes), settings.outbox_shards,
@@ -329,7 +330,7 @@ async def read_table(settings: Settings, name: str, key: str | None = None) -> d
         key=key.encode() if key is not None else None,
         silence_s=EMBEDDED_SILENCE_S if settings.embedded_broker else None,
     )
-    cipher = AesGcmCipher(settings.encryption_key_bytes, settings.encryption_keys_old)
+    cipher = _cipher(settings)
     return {
         (text := raw.decode()): orjson.loads(cipher.unseal(value, place_of(text, name)))
         for raw, value in values.items()

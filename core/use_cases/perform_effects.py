@@ -12,9 +12,9 @@ Room: core/use_cases. Awaits on ports only.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from payment_service.core.commands import ExpireAction, RecordAnswer, RecordObject, RequireAction
 from payment_service.core.errors import Malformed, PaymentError, Refused, Unavailable
@@ -95,9 +95,14 @@ class Effects:
 
     def start(self, call: ProviderCall, claimed_at: float, release: Callable[[], None]) -> asyncio.Task[Outcome | None]:
         """Call now, in a task of its own: whoever waits for it may go away. `release` is called at its end."""
-        task = asyncio.get_running_loop().create_task(self._perform(call, claimed_at))
-        self._running[call.key] = task
-        task.add_done_callback(lambda done: self._ended(call.key, done, release))
+        return self._spawn(call.key, self._perform(call, claimed_at), release)
+
+    def _spawn(
+        self, key: str, work: Coroutine[Any, Any, Outcome | None], release: Callable[[], None]
+    ) -> asyncio.Task[Outcome | None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._running[key] = task
+        task.add_done_callback(lambda done: self._ended(key, done, release))
         return task
 
     def _ended(self, key: str, task: asyncio.Task[Outcome | None], release: Callable[[], None]) -> None:
@@ -163,9 +168,7 @@ class Effects:
 
     def _take(self, claim: ClaimedCall) -> None:
         work = self._send_scheduled(claim) if claim.tries == 0 else self._look_up(claim)
-        task: asyncio.Task[Outcome | None] = asyncio.get_running_loop().create_task(work)
-        self._running[claim.call.key] = task
-        task.add_done_callback(lambda done: self._ended(claim.call.key, done, self._leave))
+        self._spawn(claim.call.key, work, self._leave)
 
     # --- calling ---------------------------------------------------------------------------------------------
 
