@@ -19,8 +19,9 @@ from aiohttp import web
 
 from payment_service.adapters.embedded import EmbeddedServices
 from payment_service.adapters.settings import Settings
-from payment_service.app import Services, build_services, create_app, make_token, migrate
+from payment_service.app import Services, build_services, create_app
 from payment_service.core.errors import Unavailable
+from payment_service.offline import make_token, migrate
 from payment_service.web.site import build_site
 
 DRAIN_S = 16.0

@@ -27,9 +27,9 @@ from payment_service.core.terms import Topic
 if TYPE_CHECKING:
     import aiohttp
 
-    from payment_service.app import Settings
     from payment_service.cli.demo_stories import Story
     from payment_service.cli.demo_traffic import Ended, Shop
+    from payment_service.offline import Settings
 
 ORDERS_MAX = 5_000
 START_TIMEOUT_S = 180.0

@@ -1,6 +1,6 @@
 """The one door from the commands to the service: imported when a command runs, so that `--help` does not wait for it.
 
-Room: cli. Nothing else in cli/ names app.py or worker.py.
+Room: cli. Nothing else in cli/ names app.py, offline.py or worker.py.
 """
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 from payment_service.core.ports import PaymentStore
 
 if TYPE_CHECKING:
-    from payment_service.app import Settings
+    from payment_service.offline import Settings
 
 
 def load_settings() -> "Settings":
-    from payment_service import app
+    from payment_service import offline
 
-    return app.Settings.load()
+    return offline.Settings.load()
 
 
 def prepare_logging(settings: "Settings") -> None:
-    from payment_service import app
+    from payment_service import offline
 
-    app.prepare_logging(settings)
+    offline.prepare_logging(settings)
 
 
 def run_worker(settings: "Settings") -> int:
@@ -41,48 +41,48 @@ def run_dev(settings: "Settings") -> int:
 
 
 async def migrate(settings: "Settings") -> Sequence[str]:
-    from payment_service import app
+    from payment_service import offline
 
-    async with app.with_database(settings) as pointed:
-        return await app.migrate(pointed)
+    async with offline.with_database(settings) as pointed:
+        return await offline.migrate(pointed)
 
 
 async def pending_migrations(settings: "Settings") -> Sequence[str]:
-    from payment_service import app
+    from payment_service import offline
 
-    async with app.with_database(settings) as pointed:
-        return await app.pending_migrations(pointed)
+    async with offline.with_database(settings) as pointed:
+        return await offline.pending_migrations(pointed)
 
 
 def make_token(settings: "Settings", user_id: str, roles: Sequence[str], ttl_s: int) -> str:
-    from payment_service import app
+    from payment_service import offline
 
-    return app.make_token(settings, user_id, roles, ttl_s)
+    return offline.make_token(settings, user_id, roles, ttl_s)
 
 
 @asynccontextmanager
 async def open_reader(settings: "Settings") -> AsyncIterator[PaymentStore]:
-    from payment_service import app
+    from payment_service import offline
 
-    async with app.with_database(settings) as pointed, app.open_reader(pointed) as store:
+    async with offline.with_database(settings) as pointed, offline.open_reader(pointed) as store:
         yield store
 
 
 async def read_table(settings: "Settings", name: str, key: str | None) -> Mapping[str, Mapping[str, Any]]:
-    from payment_service import app
+    from payment_service import offline
 
-    return await app.read_table(settings, name, key)
+    return await offline.read_table(settings, name, key)
 
 
 async def partitions_of(settings: "Settings", topics: Collection[str]) -> Mapping[str, Sequence[int]]:
     """By the topics' full names; those that do not exist are left out."""
-    from payment_service import app
+    from payment_service import offline
 
-    return await app.partitions_of(app.kafka_client(app.with_broker(settings)), topics)
+    return await offline.partitions_of(offline.kafka_client(offline.with_broker(settings)), topics)
 
 
 def broker_options(settings: "Settings") -> dict[str, Any]:
     """Of aiokafka's clients, for the broker that the settings name or the one that runs beside us."""
-    from payment_service import app
+    from payment_service import offline
 
-    return app.kafka_client(app.with_broker(settings)).options()
+    return offline.kafka_client(offline.with_broker(settings)).options()

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from aiohttp import ClientSession
 
 from payment_service.core.ports import Clock, Provider
+from payment_service.core.webhooks import WebhookReader
 
 SettingsT = TypeVar("SettingsT", contravariant=True)
 """The few settings that the provider reads: a Protocol in its own file."""
@@ -27,6 +28,8 @@ class Registration(Generic[SettingsT]):
     """Called only when it is configured; opens nothing."""
     rate_per_s: Callable[[SettingsT], float] | None = None
     """Requests a second that the account may make, over all workers; None: no limit is known."""
+    webhooks: Callable[[SettingsT, Clock, Sessions], WebhookReader | None] | None = None
+    """Gives None when the settings that verify its webhooks are missing."""
     networked: bool = True
     """False: in this process. It has no rate to keep, and its troubles are asked for by a test: no breaker."""
 

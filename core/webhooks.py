@@ -1,0 +1,107 @@
+"""What providers tell us by themselves, in our words; and what a provider's file does with a webhook.
+
+Room: core. A webhook is a hint that carries news: verified, then applied; what is odd, old or contradicting is asked
+for again first (design §4). The same verdicts as on the live path: a word that is not known is UNKNOWN.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from payment_service.core.ports import Answer
+from payment_service.core.terms import DisputeState, Kind
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptNews:
+    """What became of a provider object: charged or authorized (also by the shopper's browser), captured, cancelled."""
+
+    kind: Kind
+    """CHARGE, AUTHORIZE, CAPTURE or VOID; a VOID that nobody here asked for is one made in the dashboard."""
+    answer: Answer
+    number: int | None = None
+    """Of our attempt, where the provider carries it; else it is about the attempt that uses the object."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefundNews:
+    """`answer.provider_id` is the provider's id of the refund. `number` None: made beside us, or not told."""
+
+    answer: Answer
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DisputeNews:
+    dispute_id: str
+    state: DisputeState
+    amount_minor: int
+    currency: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """The shopper approved the object (PayPal): it can be captured without the browser."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizationEnded:
+    """The hold expired at the provider."""
+
+
+@dataclass(frozen=True, slots=True)
+class MethodNews:
+    """A saved method changed at the provider. `detached`: it can never be charged again."""
+
+    method_id: str
+    detached: bool
+    brand: str | None = None
+    last4: str | None = None
+    exp_month: int | None = None
+    exp_year: int | None = None
+
+
+News = AttemptNews | RefundNews | DisputeNews | Approved | AuthorizationEnded | MethodNews
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One provider event, read. Holds no card holder data and no secret."""
+
+    provider: str
+    event_id: str
+    type: str
+    """The provider's own word."""
+    created_at_ms: int
+    payment_id: str | None
+    """Ours, where the provider carries it (metadata, custom_id)."""
+    object_id: str | None
+    """The provider object (PaymentIntent, PayPal order)."""
+    charge_id: str | None
+    news: tuple[News, ...]
+    """Empty: nothing that concerns us."""
+    refetch: bool = False
+    """The event itself says too little, or may be old: ask before it is applied. Always so for PayPal."""
+    review: tuple[str, ...] = ()
+    """Another account or mode than ours."""
+
+
+class WebhookReader(Protocol):
+    """A provider's side of its webhooks. One for each configured provider that has a webhook secret or id."""
+
+    async def verify(self, headers: Mapping[str, str], body: bytes, now_ms: int) -> Notice:
+        """Of the raw body, before anything else reads it. Header names in small letters.
+
+        Raises: Refused INVALID_SIGNATURE; Malformed; Unavailable when it cannot be verified now (PayPal's
+        certificate or postback cannot be reached): the provider is asked to send it again.
+        """
+
+    def read(self, body: bytes) -> Notice:
+        """Of a body that was verified when it came in. Raises Malformed."""
+
+    async def refetch(self, notice: Notice) -> Notice:
+        """The same notice with the object's present state, and with `payment_id` where the event had none.
+
+        Raises: Unavailable when the provider cannot be asked now.
+        """
