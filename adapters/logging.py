@@ -1,7 +1,7 @@
 """Logs: one line of key=value (development) or JSON (production) an event, everything through structlog.
 
 Room: adapters. Third parties log through the standard library; the same processors render them. Nothing secret may
-reach a log in the first place: secrets are types with a masked repr.
+reach a log in the first place; redaction.py is the net under that.
 """
 
 import logging
@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import structlog
 
+from payment_service.adapters.redaction import redact
 from payment_service.codecs.times import rfc3339
 
 ACCESS_LOGGER = "payment_service.web.middleware.access_log"
@@ -66,6 +67,7 @@ def configure_logging(level: str, *, as_json: bool) -> None:
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
+            redact,
             renderer,
         ],
     )
@@ -77,6 +79,8 @@ def configure_logging(level: str, *, as_json: bool) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
+    # Python's own report of a line that could not be written quotes the record as it was, secrets and all.
+    logging.raiseExceptions = False
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
