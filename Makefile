@@ -18,7 +18,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 PYTEST := $(BIN)/pytest
 WATCH := $(BIN)/watchfiles --ignore-paths .data,.venv,.typecheck,dist,build
 
-.PHONY: help install run dev demo migrate test test-watch test-kafka test-providers crash coverage check lint format types bench build clean \
+.PHONY: help install run dev demo migrate test test-watch test-kafka test-providers crash coverage check lint format types api-docs bench build clean \
 	docker-up docker-down kafka-tools
 
 help: ## list the targets
@@ -57,11 +57,13 @@ test-watch: $(STAMP) ## the tests of what failed last, again whenever a file cha
 test-kafka: $(STAMP) kafka-tools ## tests on a real Apache Kafka (or on KAFKA_BROKERS)
 	$(PYTEST) -m kafka
 
-test-providers: $(STAMP) ## the one contract suite over every provider that is found
-	$(PYTEST) tests/contract/test_providers.py
+test-providers: $(STAMP) ## the one contract suite over every provider, and Stripe's own OpenAPI where Go is there
+	cd tests && ../$(BIN)/python -m servers.stripe_mock
+	$(PYTEST) tests/contract/test_providers.py tests/adapters/test_stripe_requests.py
 
-crash: $(STAMP) kafka-tools ## kill -9 at random moments while orders drain, on real Kafka; SEED=n repeats a run
-	$(if $(SEED),CRASH_SEED=$(SEED)) $(PYTEST) -m kafka tests/integration/test_crash_kafka.py
+crash: $(STAMP) kafka-tools ## break everything at random, then audit; SEED=n repeats a run, ROUNDS=n or SECONDS=n make more
+	cd tests && ../$(BIN)/python -m crash.random_rig $(if $(SEED),--seed $(SEED)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
 
 coverage: $(STAMP) ## the tests, with the lines and branches they miss
 	$(PYTEST) --cov --cov-report=term-missing --cov-report=html
@@ -80,6 +82,9 @@ types: $(STAMP) $(TYPECHECK) ## types
 format: $(STAMP) ## write the style into the files
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+api-docs: $(STAMP) ## write openapi.yaml anew, from the models in web/
+	$(BIN)/python -m payment_service.web.api_document > openapi.yaml
 
 bench: $(STAMP) kafka-tools ## measure; asserts nothing
 	$(BIN)/python tests/bench/run.py

@@ -7,47 +7,86 @@ from the settings when it is first asked for, and opens nothing.
 import asyncio
 import contextlib
 import os
+import random
+import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import structlog
 
 from payment_service.adapters import audit_chain
+from payment_service.adapters.audit_anchors import AuditAnchors
 from payment_service.adapters.beside import with_broker
 from payment_service.adapters.clock import SystemClock
 from payment_service.adapters.dead_letters import DeadLetterBox
 from payment_service.adapters.guarded import GuardedProvider, limits_for
+from payment_service.adapters.guarded_methods import GuardedKeeper
+from payment_service.adapters.jwks import JwksKeys
+from payment_service.adapters.kafka_topics import WEBHOOKS
 from payment_service.adapters.metrics import PrometheusMetrics
+from payment_service.adapters.orders_api import OrdersApi
 from payment_service.adapters.outbound import Outbound
+from payment_service.adapters.postgres.audit_log import PostgresAuditLog
 from payment_service.adapters.postgres.call_queue import PostgresCallQueue
+from payment_service.adapters.postgres.idempotency import PostgresKeys
+from payment_service.adapters.postgres.order_updates import PostgresOrderWords
 from payment_service.adapters.postgres.outbox import OutboxConnection
+from payment_service.adapters.postgres.payment_methods import PostgresMethods
 from payment_service.adapters.postgres.payment_store import PostgresPaymentStore
 from payment_service.adapters.postgres.pool import Database
+from payment_service.adapters.postgres.webhooks import PostgresWebhooks
 from payment_service.adapters.providers import find_providers
+from payment_service.adapters.providers.registration import UNANSWERED
 from payment_service.adapters.publisher import OutboxPublisher
+from payment_service.adapters.sealing import AesGcmCipher
 from payment_service.adapters.settings import Settings
+from payment_service.adapters.webhook_log import KafkaThenPostgres
 from payment_service.agents.delivery import Delivery, DeliveryLimits, Record
 from payment_service.agents.faust_app import PaymentApp, stream_app
 from payment_service.agents.order_events import OrderEvents
 from payment_service.agents.payment_events import PaymentEvents
+from payment_service.agents.webhook_events import WebhookEvents
 from payment_service.codecs.order_events import OrderRules
+from payment_service.core.audit import AuditEntry
 from payment_service.core.errors import Unavailable
-from payment_service.core.ports import Provider
+from payment_service.core.payment_method import MethodKeeper
+from payment_service.core.ports import AuditLog, Clock, Provider
+from payment_service.core.use_cases.check_order import CheckOrder
+from payment_service.core.use_cases.choose_method import ChooseMethod
 from payment_service.core.use_cases.execute import Execute
+from payment_service.core.use_cases.order_charges import OrderCharges
 from payment_service.core.use_cases.payment_desk import DeskRules, PaymentDesk
+from payment_service.core.use_cases.payment_methods import PaymentMethods
 from payment_service.core.use_cases.perform_effects import Effects
-from payment_service.services import APP_NAME, Services, cipher_of, default_provider, kafka_client
+from payment_service.core.use_cases.read_payments import CachedReads
+from payment_service.core.use_cases.receive_webhook import ApplyWebhook, WebhookInbox
+from payment_service.core.use_cases.sweep_methods import MethodSweep
+from payment_service.core.use_cases.sweep_webhooks import WebhookSweep
+from payment_service.core.use_cases.tell_orders import TellOrders
+from payment_service.core.webhooks import WebhookReader
+from payment_service.services import APP_NAME, Services, cache_of, cipher_of, counts_of, default_provider, kafka_client
 from payment_service.tables.payments import TOPICS as PUBLISHED_TOPICS
 from payment_service.tables.payments import PaymentsTable
 
 __all__ = ["Services", "Settings", "build_services", "create_app"]
 
+if TYPE_CHECKING:
+    from payment_service.adapters.cache import RedisCache
+
 SESSION_TIMEOUT_S = 10.0
 EMBEDDED_SESSION_TIMEOUT_S = 6.0
 """The embedded broker holds a join back for half the session time-out."""
 TABLE_IN_FLIGHT_MAX = 4000
+WEBHOOK_IN_FLIGHT_MAX = 500
+"""Each may hold 256 KB, and waits for its row alone."""
+METHOD_ID_BYTES = 12
+"""96 random bits: no two are alike, and nobody guesses one."""
 STORE_CLOSE_S = 3.0
 """For writes that still wait when the worker ends: with the drains of worker.py less than the 30 s of the contract."""
+
+_log = structlog.get_logger(__name__)
 
 
 @contextlib.asynccontextmanager
@@ -63,32 +102,74 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
     )
     store = PostgresPaymentStore(
         database, cipher, audit_chain.chain_key(settings.encryption_key_bytes), settings.outbox_shards,
-        publisher.offer, publisher.foreign,
+        publisher.offer, publisher.foreign, tells_orders=settings.order_service_url is not None,
     )  # fmt: skip
     worker_id = f"{settings.pod_name or socket.gethostname()}:{os.getpid()}"
+    audit = PostgresAuditLog(database, audit_chain.chain_key(settings.encryption_key_bytes), worker_id, clock, metrics)
+    anchors = AuditAnchors(publisher, audit, cipher, clock, metrics)
+    store.on_head = anchors.changed
     execute = Execute(store, clock, worker_id, settings.lease_s)
     outbound = Outbound()
     providers = _providers(settings, clock, metrics, outbound)
     effects = Effects(
         execute, PostgresCallQueue(database, cipher), providers, clock, metrics, worker_id, settings.lease_s,
         settings.provider_deadline_s, settings.action_ttl_s * 1000, settings.provider_concurrency,
+        settings.resend_window_s, UNANSWERED, _alarm,
     )  # fmt: skip
     execute.on_scheduled = effects.wake
     rules = DeskRules(
         default_provider(settings), settings.process_wait_s, settings.is_production, settings.refund_roles
     )
-    desk = PaymentDesk(execute, effects, store, providers, clock, rules)
+    check_order, tell_orders = _order_service(settings, store, database, outbound, clock, metrics)
+    method_store = PostgresMethods(database, cipher)
+    methods = PaymentMethods(
+        method_store, _method_keepers(settings, clock, outbound, providers), clock, metrics, _method_id
+    )
+    cache, reads = _cache(settings, store, cipher, clock, metrics)
+    choose = ChooseMethod(methods, store)
+    desk = PaymentDesk(execute, effects, store, providers, clock, rules, check_order, choose, reads)
     dead_letters = DeadLetterBox(publisher, database, None if settings.dead_letters_plain else cipher)
     publisher.dead_letters = dead_letters
+    keys = PostgresKeys(database, cipher)
+    webhook_store = PostgresWebhooks(database, cipher)
+    readers = _webhook_readers(settings, clock, outbound)
+    apply = ApplyWebhook(readers, webhook_store, execute, effects, methods.changed_there, clock, metrics)
+    webhook_sweep = WebhookSweep(webhook_store, apply, clock, metrics)
+    webhook_log = KafkaThenPostgres(publisher, webhook_store, cipher, clock, webhook_sweep.wake)
+    webhook_inbox = WebhookInbox(readers, webhook_log, clock, metrics)
     try:
         yield Services(
             settings, clock, metrics, cipher, database, store, execute, effects, publisher, dead_letters, desk,
-            kafka, providers,
+            kafka, providers, audit, anchors, webhook_store, webhook_inbox, webhook_sweep,
+            MethodSweep(methods, settings.action_ttl_s * 1000),
+            keys, JwksKeys(settings.jwt_jwks_url, outbound.session, clock) if settings.jwt_jwks_url else None,
+            tell_orders, cache, counts_of(settings, clock, metrics),
         )  # fmt: skip
     finally:
-        await store.close(STORE_CLOSE_S)
+        await _finish(audit, cache, store, webhook_store, keys, method_store)
         await database.close()
         await outbound.close()
+
+
+async def _finish(
+    audit: PostgresAuditLog, cache: "RedisCache | None",
+    *writers: PostgresPaymentStore | PostgresWebhooks | PostgresKeys | PostgresMethods,
+) -> None:  # fmt: skip
+    await asyncio.gather(audit.close(), *(writer.close(STORE_CLOSE_S) for writer in writers))
+    if cache is not None:  # it hears of every commit
+        await cache.close()
+
+
+def _cache(
+    settings: Settings, store: PostgresPaymentStore, cipher: AesGcmCipher, clock: SystemClock,
+    metrics: PrometheusMetrics,
+) -> "tuple[RedisCache | None, CachedReads | None]":  # fmt: skip
+    """(None, None): there is none."""
+    cache = cache_of(settings, cipher, clock, metrics)
+    if cache is None:
+        return None, None
+    store.on_version = cache.changed
+    return cache, CachedReads(store, cache)
 
 
 def _providers(
@@ -102,6 +183,57 @@ def _providers(
         for name, found in find_providers().items()
         if found.configured(settings)
     }
+
+
+def _webhook_readers(settings: Settings, clock: SystemClock, outbound: Outbound) -> dict[str, WebhookReader]:
+    """Of the providers that are configured and have what verifies their webhooks."""
+    found = {
+        name: one.webhooks(settings, clock, outbound.session)
+        for name, one in find_providers().items()
+        if one.configured(settings) and one.webhooks is not None
+    }
+    return {name: reader for name, reader in found.items() if reader is not None}
+
+
+def _order_service(
+    settings: Settings, store: PostgresPaymentStore, database: Database, outbound: Outbound, clock: SystemClock,
+    metrics: PrometheusMetrics,
+) -> tuple[CheckOrder | None, TellOrders | None]:  # fmt: skip
+    """What asks it before a payment is made, and what tells it of outcomes. (None, None): there is none."""
+    if settings.order_service_url is None:
+        return None, None
+    token = settings.order_service_token
+    orders = OrdersApi(
+        settings.order_service_url, token.get_secret_value() if token is not None else None, outbound.session, clock,
+        metrics,
+    )  # fmt: skip
+    tell = TellOrders(PostgresOrderWords(database), orders, clock, metrics, _order_alarm, random.random)
+    store.on_word = tell.wake
+    return CheckOrder(orders, store), tell
+
+
+def _order_alarm(reason: str, order_id: str) -> None:
+    _log.error("the order service does not take an outcome", reason=reason, order_id=order_id)
+
+
+def _method_keepers(
+    settings: Settings, clock: SystemClock, outbound: Outbound, providers: Mapping[str, Provider]
+) -> dict[str, MethodKeeper]:
+    """Of the providers that are configured and keep methods of payment, each behind its provider's guard."""
+    keepers: dict[str, MethodKeeper] = {}
+    for name, found in find_providers().items():
+        guard = providers.get(name)
+        if found.methods is not None and isinstance(guard, GuardedProvider):
+            keepers[name] = GuardedKeeper(found.methods(settings, clock, outbound.session), guard)
+    return keepers
+
+
+def _method_id() -> str:
+    return secrets.token_hex(METHOD_ID_BYTES)
+
+
+def _alarm(reason: str, key: str) -> None:
+    _log.error("a provider call needs a person", reason=reason, key=key)
 
 
 def bare_app(settings: Settings) -> PaymentApp:
@@ -126,11 +258,15 @@ class _Letters:
     """The DeadLetters that Delivery asks for."""
 
     box: DeadLetterBox
+    audit: AuditLog
+    clock: Clock
 
     async def __call__(self, record: Record, reason: str, error: str) -> None:
         await self.box.keep(
             record.topic, record.partition, record.offset, record.key, record.value, record.headers, reason, error
         )
+        place = f"{record.topic}/{record.partition}/{record.offset}"
+        self.audit.record(AuditEntry(self.clock.now_ms(), "stream.refused", reason, "system", detail=place))
 
 
 def create_app(services: Services) -> PaymentApp:
@@ -138,14 +274,20 @@ def create_app(services: Services) -> PaymentApp:
     settings = services.settings
     app = bare_app(settings)
     rules = OrderRules(default_provider(settings), settings.auto_process_orders, settings.cancel_refunds_succeeded)
-    letters = _Letters(services.dead_letters)
-    Delivery(
-        app, settings.order_topics, OrderEvents(services.execute, rules, services.clock.now_ms),
+    letters = _Letters(services.dead_letters, services.audit, services.clock)
+    charges = OrderCharges(services.execute, services.store, services.method_sweep.methods)
+    services.orders = Delivery(
+        app, settings.order_topics, OrderEvents(services.execute, rules, services.clock.now_ms, charges),
         dead_letters=letters, limits=DeliveryLimits.of(settings.stream_in_flight_max), metrics=services.metrics,
-    ).attach()  # fmt: skip
+    )  # fmt: skip
+    services.orders.attach()
     services.table = PaymentsTable(
         app, cipher=services.cipher, now_ms=services.clock.now_ms, ttl_s=settings.table_ttl_h * 3600
     )
+    Delivery(
+        app, [WEBHOOKS], WebhookEvents(services.webhook_store, services.cipher, services.webhook_sweep.wake),
+        dead_letters=letters, limits=DeliveryLimits.of(WEBHOOK_IN_FLIGHT_MAX), metrics=services.metrics,
+    ).attach()  # fmt: skip
     Delivery(
         app, PUBLISHED_TOPICS, PaymentEvents(services.table),
         dead_letters=letters, limits=DeliveryLimits.of(TABLE_IN_FLIGHT_MAX), metrics=services.metrics,

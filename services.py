@@ -5,33 +5,52 @@ Room: root, beside app.py, which puts it together.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
+from payment_service.adapters.audit_anchors import AuditAnchors
 from payment_service.adapters.clock import SystemClock
 from payment_service.adapters.dead_letters import DeadLetterBox
 from payment_service.adapters.guarded import GuardedProvider
+from payment_service.adapters.jwks import JwksKeys
 from payment_service.adapters.kafka_client import KafkaClient
 from payment_service.adapters.kafka_topics import create_missing, needed_topics
 from payment_service.adapters.metrics import PrometheusMetrics
 from payment_service.adapters.postgres import migrate as migrations
+from payment_service.adapters.postgres.audit_log import PostgresAuditLog
+from payment_service.adapters.postgres.idempotency import PostgresKeys
 from payment_service.adapters.postgres.payment_store import PostgresPaymentStore
 from payment_service.adapters.postgres.pool import Database
+from payment_service.adapters.postgres.webhooks import PostgresWebhooks
 from payment_service.adapters.providers.mock import MockProvider
 from payment_service.adapters.publisher import OutboxPublisher
 from payment_service.adapters.sealing import AesGcmCipher
 from payment_service.adapters.settings import Settings
+from payment_service.agents.delivery import Delivery
 from payment_service.agents.faust_app import PaymentApp
 from payment_service.core.errors import PaymentError
-from payment_service.core.ports import Provider
+from payment_service.core.ports import Metrics, Provider
 from payment_service.core.use_cases.execute import Execute
 from payment_service.core.use_cases.payment_desk import PaymentDesk
 from payment_service.core.use_cases.perform_effects import Effects
+from payment_service.core.use_cases.receive_webhook import WebhookInbox
+from payment_service.core.use_cases.sweep_methods import MethodSweep
+from payment_service.core.use_cases.sweep_webhooks import WebhookSweep
+from payment_service.core.use_cases.tell_orders import TellOrders
 from payment_service.tables.payments import NAME as PAYMENTS_TABLE
 from payment_service.tables.payments import PaymentsTable
+from payment_service.web.rate_limits import Quota, Windows
 from payment_service.web.services import Readiness, WebServices
+from payment_service.web.shared_windows import SharedWindows
 from payment_service.web.tokens import TokenRules, TokenVerifier
+from payment_service.web.webhook_gate import FailureLimit, WebhookGate
 
+if TYPE_CHECKING:
+    from payment_service.adapters.cache import RedisCache
+    from payment_service.adapters.shared_counts import SharedCounts
+
+RedisPartT = TypeVar("RedisPartT")
 APP_NAME = "payment-service"
 
 _log = structlog.get_logger(__name__)
@@ -54,8 +73,22 @@ class Services:
     desk: PaymentDesk
     kafka: KafkaClient
     providers: Mapping[str, Provider]
+    audit: PostgresAuditLog
+    anchors: AuditAnchors
+    webhook_store: PostgresWebhooks
+    webhook_inbox: WebhookInbox
+    webhook_sweep: WebhookSweep
+    method_sweep: MethodSweep
+    keys: PostgresKeys
+    token_keys: JwksKeys | None = None
+    """Where a key set verifies users' tokens."""
+    tell_orders: TellOrders | None = None
+    """Where there is an order service."""
+    cache: "RedisCache | None" = None
+    counts: "SharedCounts | None" = None
     stream: PaymentApp | None = None
     table: PaymentsTable | None = None
+    orders: Delivery | None = None
     draining: bool = False
     schema_ready: bool = field(default=False)
 
@@ -71,11 +104,16 @@ class Services:
         if made:
             _log.info("topics made", topics=made)
 
+    def hold_orders(self, hold: bool) -> None:
+        """Too much work waits behind the stream of orders, or no longer; of whichever App runs now."""
+        if self.orders is not None:
+            self.orders.pause() if hold else self.orders.resume()
+
     def web(self) -> WebServices:
         token = self.settings.metrics_token
         return WebServices(
             self.desk,
-            TokenVerifier(token_rules(self.settings), self.clock),
+            TokenVerifier(token_rules(self.settings), self.clock, self.token_keys),
             self.readiness,
             self.metrics.text,
             self.clock,
@@ -83,7 +121,31 @@ class Services:
             token.get_secret_value() if token is not None else None,
             self._approve_mock(),
             lambda payment_id: self.table.get(payment_id) if self.table is not None else None,
+            audit=self.audit.record,
+            keys=self.keys,
+            forwards_bearer=self.tell_orders is not None,
+            webhooks=self._webhook_gate(),
+            methods=self.method_sweep.methods,
+            trusted_proxies=self.settings.trusted_proxies,
+            https_only=self.settings.is_production,
+            allowed_origins=frozenset(self.settings.allowed_origins),
+            rate_limit_max=self.settings.rate_limit_max,
+            rate_limit_window_s=self.settings.rate_limit_window_ms / 1000,
+            make_windows=self._shared_windows if self.counts is not None else Windows,
         )
+
+    def _webhook_gate(self) -> WebhookGate | None:
+        if not self.webhook_inbox.readers:
+            return None
+        settings = self.settings
+        limit = FailureLimit(settings.webhook_rate_limit_max, self.clock)
+        return WebhookGate(self.webhook_inbox, limit, settings.webhook_ip_allowlist, settings.trusted_proxies)
+
+    def _shared_windows(self, quota: Quota) -> Windows:
+        assert self.counts is not None, "asked for only where counts are shared"
+        windows = SharedWindows(quota)
+        self.counts.share(windows)
+        return windows
 
     def _approve_mock(self) -> Callable[[str], bool] | None:
         guarded = self.providers.get("MOCK")
@@ -108,6 +170,10 @@ class Services:
                 for name, provider in self.providers.items()
             },
         }
+        if self.settings.redis_url is not None:
+            details["cache"] = "up" if self.cache is not None and self.cache.available else "degraded"
+        if self.tell_orders is not None:
+            details["orderService"] = "up" if getattr(self.tell_orders.orders, "available", True) else "degraded"
         return Readiness(not reasons, self.draining, reasons, details)
 
     async def database_problem(self) -> str | None:
@@ -148,6 +214,41 @@ def token_rules(settings: Settings) -> TokenRules:
 
 def default_provider(settings: Settings) -> str:
     return settings.default_provider.upper()
+
+
+def cache_of(settings: Settings, cipher: AesGcmCipher, clock: SystemClock, metrics: Metrics) -> "RedisCache | None":
+    """None: there is none. A Redis that cannot be used is a slower read, never the end of a start."""
+
+    def make(url: str, prefix: str) -> "RedisCache":
+        from payment_service.adapters.cache import RedisCache
+
+        return RedisCache(url, prefix, cipher, clock, metrics)
+
+    return _with_redis(settings, make)
+
+
+def counts_of(settings: Settings, clock: SystemClock, metrics: Metrics) -> "SharedCounts | None":
+    """None: every worker counts its callers by itself."""
+
+    def make(url: str, prefix: str) -> "SharedCounts":
+        from payment_service.adapters.shared_counts import SharedCounts
+
+        return SharedCounts(url, prefix, clock, metrics)
+
+    return _with_redis(settings, make)
+
+
+def _with_redis(settings: Settings, make: Callable[[str, str], RedisPartT]) -> RedisPartT | None:
+    """`make(url, prefix of every key)`, or None where there is no Redis, or none that can be used."""
+    if settings.redis_url is None:
+        return None
+    try:
+        return make(settings.redis_url.get_secret_value(), f"{APP_NAME}:{settings.topic_prefix}")
+    except ImportError:
+        _log.error("REDIS_URL is set, and the extra `redis` is not installed: it is not used")
+    except ValueError:
+        _log.error("REDIS_URL is no address of a Redis: it is not used")
+    return None
 
 
 def cipher_of(settings: Settings) -> AesGcmCipher:

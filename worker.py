@@ -18,9 +18,11 @@ import uvloop
 from aiohttp import web
 
 from payment_service.adapters.embedded import EmbeddedServices
+from payment_service.adapters.postgres.call_watch import CallWatch
 from payment_service.adapters.settings import Settings
 from payment_service.app import Services, build_services, create_app
 from payment_service.core.errors import Unavailable
+from payment_service.core.use_cases.forget_old import ForgetOld
 from payment_service.offline import make_token, migrate
 from payment_service.web.site import build_site
 
@@ -153,10 +155,19 @@ async def run_worker(settings: Settings, on_ready: Callable[[Services], Awaitabl
         if settings.migrate_on_start:
             await _migrated(settings, stop)
         streams = StreamSide(services)
+        watch = CallWatch(services.database, services.metrics, services.hold_orders)
         tasks = {
             asyncio.create_task(services.effects.run(), name="effects"),
+            asyncio.create_task(watch.run(), name="watch"),
             asyncio.create_task(services.publisher.run(), name="publisher"),
             asyncio.create_task(streams.run(), name="streams"),
+            asyncio.create_task(services.anchors.run(), name="anchors"),
+            asyncio.create_task(services.webhook_sweep.run(), name="webhooks"),
+            asyncio.create_task(services.method_sweep.run(), name="methods"),
+            *([asyncio.create_task(services.token_keys.run(), name="token keys")] if services.token_keys else []),
+            *([asyncio.create_task(services.tell_orders.run(), name="orders")] if services.tell_orders else []),
+            *([asyncio.create_task(services.counts.run(), name="counts")] if services.counts else []),
+            asyncio.create_task(ForgetOld(services.keys, services.metrics).run(), name="old rows"),
         }
         stopping = asyncio.create_task(stop.wait(), name="signal")
         if on_ready is not None:
@@ -173,10 +184,14 @@ async def run_worker(settings: Settings, on_ready: Callable[[Services], Awaitabl
         await asyncio.wait(
             {
                 asyncio.create_task(services.effects.stop(DRAIN_S)),
+                asyncio.create_task(services.webhook_sweep.stop(DRAIN_S)),
+                asyncio.create_task(services.method_sweep.stop()),
+                *([asyncio.create_task(services.tell_orders.stop(DRAIN_S))] if services.tell_orders else []),
                 *(task for task in tasks if task.get_name() == "streams"),
             },
             timeout=DRAIN_S,
         )
+        await services.anchors.last()
         await services.publisher.stop()
         for task in (*tasks, stopping):
             task.cancel()

@@ -1,4 +1,4 @@
-"""The audit chain of a payment: each stored fact is hashed together with the hash before it.
+"""Audit chains, of a payment and of the audit log: each stored row is hashed together with the hash before it.
 
 Room: adapters. HMAC-SHA256 keyed from outside the database (HKDF of the encryption key), so that somebody who can
 write the database still cannot write a chain that fits.
@@ -23,3 +23,8 @@ def next_hash(
     """Over the stored bytes and their place; the texts contain no newline."""
     place = f"{payment_id}\n{version}\n{sequence}\n{type_name}\n".encode()
     return hmac.digest(key, (before or START) + place + data, "sha256")
+
+
+def next_audit_hash(key: bytes, before: bytes, chain: str, number: int, entry: bytes) -> bytes:
+    """Of a row of the audit log. No payment's row has a place that looks like this one."""
+    return hmac.digest(key, (before or START) + f"audit\n{chain}\n{number}\n".encode() + entry, "sha256")

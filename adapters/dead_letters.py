@@ -15,6 +15,7 @@ from payment_service.adapters.kafka_sender import MESSAGE_BYTES_MAX
 from payment_service.adapters.kafka_topics import DEAD_LETTERS
 from payment_service.adapters.postgres.pool import ConnectionLost, Database, TryAgain
 from payment_service.adapters.postgres.queries import QUERIES
+from payment_service.core.dead_letters import OURS
 from payment_service.core.errors import Unavailable
 from payment_service.core.ports import Cipher
 
@@ -51,17 +52,12 @@ class DeadLetterBox:
 
         Raises: Unavailable: nobody took it, try again. A letter may be kept twice; its place tells.
         """
+        sealed = value is not None and self._cipher is not None
         if value is not None and self._cipher is not None:
             value = self._cipher.seal(value, sealing_place(topic, partition, offset))
         reason, error = _storable(reason), _storable(error)
-        letter = [
-            *headers,
-            ("reason", reason.encode()),
-            ("error", error.encode()),
-            ("source-topic", topic.encode()),
-            ("source-partition", str(partition).encode()),
-            ("source-offset", str(offset).encode()),
-        ]
+        told = (reason, error, topic, str(partition), str(offset), "1" if sealed else "0")
+        letter = [*headers, *zip(OURS, (text.encode() for text in told), strict=True)]
         if size_of(key, value, letter) <= MESSAGE_BYTES_MAX:
             try:
                 # A message needs a key or a value.
@@ -72,7 +68,7 @@ class DeadLetterBox:
         kept = orjson.dumps([[name, base64.b64encode(text or b"").decode()] for name, text in headers]).decode()
         try:
             await self._database.fetch(
-                QUERIES["keep_dead_letter"], (topic, partition, offset, key, value, kept, reason, error)
+                QUERIES["keep_dead_letter"], (topic, partition, offset, key, value, kept, reason, error, sealed)
             )
         except (ConnectionLost, TryAgain):
             raise Unavailable("the dead letter could not be stored") from None

@@ -15,7 +15,7 @@ import random
 import traceback
 from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from payment_service.adapters.admission import Admission, Urgency
 from payment_service.adapters.providers.registration import (
@@ -55,6 +55,7 @@ STACK_LINES_MAX = 4
 """Places of an adapter's exception in the log."""
 
 CREATE, LOOKUP = "CREATE", "LOOKUP"
+KEEP_METHOD, LOOK_AT_METHOD, DETACH_METHOD = "KEEP_METHOD", "LOOK_AT_METHOD", "DETACH_METHOD"
 """Operations, in metrics; a `send` is counted under its kind."""
 
 URGENCY: dict[str, Urgency] = {
@@ -65,6 +66,9 @@ URGENCY: dict[str, Urgency] = {
     Kind.AUTHORIZE: Urgency.CHARGE,
     Kind.REFUND: Urgency.REFUND,
     LOOKUP: Urgency.LOOKUP,
+    KEEP_METHOD: Urgency.CHARGE,
+    LOOK_AT_METHOD: Urgency.LOOKUP,
+    DETACH_METHOD: Urgency.LOOKUP,
 }
 
 
@@ -93,6 +97,7 @@ class GuardSettings(Protocol):
 def limits_for(registration: Registration[Any], settings: GuardSettings, workers: int = 1) -> GuardLimits:
     """The account's rate is shared by `workers` live workers; a second's worth of it may go at once."""
     rate: RateRule | None = None
+    networked = registration.networked if isinstance(registration.networked, bool) else registration.networked(settings)
     if registration.rate_per_s is not None:
         per_s = registration.rate_per_s(settings) / max(1, workers)
         rate = RateRule(per_s, max(1.0, per_s))
@@ -101,8 +106,18 @@ def limits_for(registration: Registration[Any], settings: GuardSettings, workers
         settings.provider_deadline_s,
         min(WAIT_S, settings.provider_deadline_s / 2),
         rate,
-        BREAKER if registration.networked else None,
+        BREAKER if networked else None,
     )
+
+
+class Asked(Protocol):
+    """What the guard knows of a request: by what key it is found again."""
+
+    @property
+    def key(self) -> str: ...
+
+
+CallT = TypeVar("CallT", bound=Asked)
 
 
 class GuardedProvider:
@@ -147,8 +162,12 @@ class GuardedProvider:
 
     # --- one call, with its tries ------------------------------------------------------------------------------
 
+    async def ask(self, operation: str, call: CallT, ask: Callable[[CallT], Coroutine[Any, Any, Answer]]) -> Answer:
+        """For what else is asked of the same account (guarded_methods.py): under the same limits."""
+        return await self._guarded(operation, call, ask)
+
     async def _guarded(
-        self, operation: str, call: ProviderCall, ask: Callable[[ProviderCall], Coroutine[Any, Any, Answer]]
+        self, operation: str, call: CallT, ask: Callable[[CallT], Coroutine[Any, Any, Answer]]
     ) -> Answer:
         called_s = started_s = self._clock.monotonic_s()
         if is_barred(self._breaker, called_s):
@@ -173,8 +192,8 @@ class GuardedProvider:
     async def _retried(
         self,
         operation: str,
-        call: ProviderCall,
-        ask: Callable[[ProviderCall], Coroutine[Any, Any, Answer]],
+        call: CallT,
+        ask: Callable[[CallT], Coroutine[Any, Any, Answer]],
         answer: Answer,
         end_s: float,
     ) -> Answer:
@@ -197,8 +216,8 @@ class GuardedProvider:
     async def _try(
         self,
         operation: str,
-        call: ProviderCall,
-        ask: Callable[[ProviderCall], Coroutine[Any, Any, Answer]],
+        call: CallT,
+        ask: Callable[[CallT], Coroutine[Any, Any, Answer]],
         passage: Passage,
         started_s: float,
         end_s: float,
@@ -224,7 +243,7 @@ class GuardedProvider:
         metrics.observe("provider_call_seconds", now_s - started_s, provider=name, operation=operation)
         return answer
 
-    async def _in_time(self, call: ProviderCall, asking: Coroutine[Any, Any, Answer], left_s: float) -> Answer:
+    async def _in_time(self, call: Asked, asking: Coroutine[Any, Any, Answer], left_s: float) -> Answer:
         """The answer, or UNKNOWN when it does not come in time or an exception does.
 
         The first step is made by hand: a provider that answers without waiting costs no timer.
@@ -248,13 +267,12 @@ class GuardedProvider:
         self._metrics.count("provider_refusals", provider=self.name, operation=operation, reason=reason)
         return Answer(Verdict.NOT_SENT, code=PROVIDER_UNAVAILABLE, message="the provider cannot be asked now")
 
-    def _adapter_failed(self, call: ProviderCall, error: Exception) -> Answer:
+    def _adapter_failed(self, call: Asked, error: Exception) -> Answer:
         """Logged without the exception's text: a driver's may quote the request, with its key or token."""
         places = traceback.extract_tb(error.__traceback__)[-STACK_LINES_MAX:]
         log.error(
-            "provider_adapter_failed provider=%s payment_id=%s key=%s error=%s at=%s",
+            "provider_adapter_failed provider=%s key=%s error=%s at=%s",
             self.name,
-            call.payment_id,
             call.key,
             type(error).__name__,
             " < ".join(f"{place.filename.rpartition('/')[2]}:{place.lineno}" for place in reversed(places)),

@@ -34,8 +34,10 @@ from payment_service.adapters.kafka_message import Message, NeverTaken, partitio
 from payment_service.core.errors import Unavailable
 from payment_service.core.ports import Metrics
 
-LINGER_S = 0.005
-"""How long the first message of a batch waits for others."""
+LINGER_S = 0.002
+"""How long the first message after a pause waits for others."""
+ROUND_S = 0.02
+"""Least time between two rounds of batches: under a steady flow each costs a request, here and at the broker."""
 MESSAGE_BYTES_MAX = REQUEST_BYTES_MAX - 1_000
 UNDER_WAY_BYTES_MAX = 900_000
 """Sent and unacked, for one broker: aiokafka puts every batch for a broker into one request, which may have 1 MB."""
@@ -184,16 +186,17 @@ class KafkaSender:
     # --- sending ---------------------------------------------------------------------------------------------
 
     async def _send_batches(self) -> None:
+        loop, now = asyncio.get_running_loop(), 0.0
         while True:
             await self._wake.wait()
-            await asyncio.sleep(LINGER_S)
+            await asyncio.sleep(max(LINGER_S, now + ROUND_S - loop.time()))
             self._wake.clear()
             if self._broken is not None:
                 raise self._broken
             producer = self._producer
             if producer is None:
                 continue
-            now = asyncio.get_running_loop().time()
+            now = loop.time()
             self._sort(producer, now)
             for partition in [it for it in self._partitions.values() if it.waiting]:
                 if not partition.busy and partition.retry_at <= now and partition.number is not None:

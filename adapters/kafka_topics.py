@@ -16,9 +16,10 @@ from payment_service.core.terms import Topic
 
 DEAD_LETTERS = "payment-dead-letters"
 WEBHOOKS = "payment-webhooks"
+AUDIT_ANCHORS = "payment-audit-anchors"
 PUBLISHED = tuple(topic.value for topic in Topic)
 ALIAS = "payment.succeeded"
-INTERNAL = (WEBHOOKS, "payment-provider-stats", "payment-facts", "payment-audit-anchors")
+INTERNAL = (WEBHOOKS, "payment-provider-stats", "payment-facts", AUDIT_ANCHORS)
 REPLICATION_MAX = 3
 """Copies of a topic that we make, where there are so many brokers."""
 
@@ -64,6 +65,8 @@ async def create_missing(client: KafkaClient, topics: Iterable[NeededTopic], pre
 
 def _new(topic: NeededTopic, prefix: str, partitions: int, replication: int) -> NewTopic:
     configs = {"cleanup.policy": "compact"} if topic.compacted else {}
+    if topic.name == AUDIT_ANCHORS:
+        configs = {"retention.ms": "-1"}  # they prove what they tell for as long as they are there
     return NewTopic(prefix + topic.name, partitions, replication, topic_configs=configs)
 
 

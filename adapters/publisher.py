@@ -27,8 +27,9 @@ from payment_service.core.terms import Topic
 
 TICK_S = 1.0
 """Free shards are tried, and owned ones read, so often: a missed notification is harmless."""
-GAP_S = 0.01
+GAP_S = 0.03
 """Between two rounds of deletes and reads: what comes meanwhile shares a statement."""
+STOP_POLL_S = 0.01
 DEPTH_EVERY_S = 5.0
 RECONNECT_S = 1.0
 ROW_OVERHEAD_BYTES = 700
@@ -130,7 +131,7 @@ class OutboxPublisher:
         deadline = loop.time() + DRAIN_S
         # Polled: what ends the wait is three things of different owners, and it happens once.
         while self._order.in_memory and self._sender.connected and loop.time() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(GAP_S)
+            await asyncio.sleep(STOP_POLL_S)
         if self._inner is not None:
             self._inner.cancel()
             await asyncio.wait([self._inner])

@@ -6,7 +6,7 @@ Room: adapters. Read through adapters/settings.py alone, which completes and jud
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, IPvAnyNetwork, SecretStr
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, FilePath, IPvAnyNetwork, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from payment_service.adapters.settings_values import normal_log_level, split_commas, web_address
@@ -119,16 +119,20 @@ class SettingsFields(BaseSettings):
     paypal_client_secret: SecretStr | None = None
     paypal_mode: Annotated[Literal["sandbox", "live"], Lower] = "sandbox"
     paypal_webhook_id: str | None = None
+    paypal_webhook_verification: Annotated[Literal["offline", "postback"], Lower] = "offline"
+    paypal_webhook_roots: FilePath | None = None
     paypal_api_base: Url = Field(default_factory=_paypal_host)
     paypal_rate_per_s: float = Field(25, gt=0)
     mock_latency_ms: int = Field(0, ge=0, le=600_000)
     mock_settle_ms: int = Field(5000, ge=0, le=86_400_000)
+    mock_provider_url: Url | None = None
+    mock_webhook_secret: SecretStr | None = None
     provider_concurrency: int = Field(1000, ge=1, le=100_000)
     provider_deadline_s: float = Field(20, gt=0, le=300)
     lease_s: float = Field(30, gt=0, le=600)
     process_wait_s: float = Field(25, ge=0, le=300)
     action_ttl_s: int = Field(3600, ge=1)
-    resend_window_s: int = Field(120, ge=0, le=82_800)
+    resend_window_s: int = Field(120, ge=0, le=18_000)
 
     # Orders
     order_service_url: Url | None = None

@@ -123,7 +123,7 @@ class Delivery:
             record = record_of_event(message)
             while not self._stale(message.generation_id):
                 part = self._partition(message.tp, message.generation_id)
-                if self._room(part):
+                if self._room(part) > 0:
                     self._admit(part, record, event)
                     break
                 self._room_waiter = asyncio.get_running_loop().create_future()
@@ -157,15 +157,13 @@ class Delivery:
             part = self._parts[tp] = PartitionState(generation)
         return part
 
-    def _room(self, part: PartitionState) -> bool:
+    def _room(self, part: PartitionState) -> int:
+        """How many more events of this partition may be started now; below 1: none."""
+        if self._paused or not part.live:
+            return 0
         limits = self._limits
-        return (
-            part.live
-            and not self._paused
-            and self._in_flight < limits.in_flight_max
-            and part.in_flight < limits.partition_in_flight_max
-            and len(part.window) < limits.window_max
-        )
+        left = limits.in_flight_max - self._in_flight, limits.partition_in_flight_max - part.in_flight
+        return min(*left, limits.window_max - len(part.window))
 
     def _wake(self) -> None:
         """Something changed: whoever waits for room or for the end looks again."""
@@ -187,7 +185,8 @@ class Delivery:
                 return
             part = hungry.popleft()
             backlog, taken = part.backlog, 0
-            while backlog and taken < PUMP_SLICE and self._room(part):
+            room = min(PUMP_SLICE, self._room(part))
+            while backlog and taken < room:
                 taken += 1
                 self._admit(part, record_of(backlog.popleft()))
             left -= taken

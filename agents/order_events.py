@@ -11,6 +11,7 @@ from functools import partial
 from payment_service.agents.delivery import Record, Work
 from payment_service.codecs.order_events import OrderRules, decode_order_event
 from payment_service.core.use_cases.execute import Execute
+from payment_service.core.use_cases.order_charges import OrderCharges
 from payment_service.core.use_cases.provider_calls import NO_CONTEXT, CallContext
 
 
@@ -21,12 +22,18 @@ class OrderEvents:
     execute: Execute
     rules: OrderRules
     now_ms: Callable[[], int]
+    charges: OrderCharges | None = None
+    """Finds what an order is charged with. None: there are no saved methods."""
     name: str = "orders"
 
     def plan(self, record: Record) -> Work | None:
         decoded = decode_order_event(record.value, record.headers, self.rules, self.now_ms())
         if decoded is None:
             return None
-        context = NO_CONTEXT if decoded.token is None else CallContext(stored_token=decoded.token)
-        start: Callable[[], Awaitable[object]] = partial(self.execute.submit, decoded.command, context)
+        start: Callable[[], Awaitable[object]]
+        if self.charges is not None:
+            start = partial(self.charges, decoded.command, decoded.token, names_provider=decoded.names_provider)
+        else:
+            context = NO_CONTEXT if decoded.token is None else CallContext(stored_token=decoded.token)
+            start = partial(self.execute.submit, decoded.command, context)
         return Work(decoded.command.payment_id, start)

@@ -6,10 +6,11 @@ Room: Kafka in. Shapes only; the last two are Delivery's own.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from payment_service.core.errors import PaymentError
+from payment_service.core.frozen import dataclass
 from payment_service.core.offsets import DonePrefix
 
 

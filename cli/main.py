@@ -21,7 +21,12 @@ COMMANDS: Mapping[str, str] = {
     "migrate": "setup:migrate",
     "token": "setup:token",
     "payments": "payments:payments",
+    "reconcile": "reconcile:reconcile",
     "table": "tables:table",
+    "dead-letters": "dead_letters:dead_letters",
+    "audit": "audit:audit",
+    "webhooks": "webhooks:webhooks",
+    "provider-sim": "provider_sim.command:provider_sim",
     "completion": "setup:completion",
 }
 """Name -> module:attribute in cli/. `worker` and `completion` are Faust's names with our meaning."""

@@ -7,9 +7,13 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from payment_service.core.ports import PaymentStore
+from payment_service.core.audit import Auditor
+from payment_service.core.dead_letters import DeadLetterDesk
+from payment_service.core.ports import AuditLog, OpenCalls, PaymentStore
+from payment_service.core.webhooks import WebhookRecords
 
 if TYPE_CHECKING:
+    from payment_service.core.use_cases.execute import Execute
     from payment_service.offline import Settings
 
 
@@ -66,6 +70,56 @@ async def open_reader(settings: "Settings") -> AsyncIterator[PaymentStore]:
 
     async with offline.with_database(settings) as pointed, offline.open_reader(pointed) as store:
         yield store
+
+
+@asynccontextmanager
+async def open_execute(settings: "Settings") -> AsyncIterator["Execute"]:
+    """For what a person decides about a payment."""
+    from payment_service import offline
+
+    async with offline.with_database(settings) as pointed, offline.open_execute(pointed) as execute:
+        yield execute
+
+
+@asynccontextmanager
+async def open_calls(settings: "Settings") -> AsyncIterator[OpenCalls]:
+    from payment_service import offline
+
+    async with offline.with_database(settings) as pointed, offline.open_calls(pointed) as calls:
+        yield calls
+
+
+@asynccontextmanager
+async def open_audit(settings: "Settings") -> AsyncIterator[AuditLog]:
+    """For what a command changes: `record` it, then await `flush`."""
+    from payment_service import offline
+
+    async with offline.with_database(settings) as pointed, offline.open_audit(pointed) as log:
+        yield log
+
+
+@asynccontextmanager
+async def open_webhooks(settings: "Settings") -> AsyncIterator[WebhookRecords]:
+    from payment_service import offline
+
+    async with offline.with_database(settings) as pointed, offline.open_webhooks(pointed) as store:
+        yield store
+
+
+@asynccontextmanager
+async def open_auditor(settings: "Settings") -> AsyncIterator[Auditor]:
+    from payment_service import offline
+
+    async with offline.with_database(settings) as pointed, offline.open_auditor(pointed) as auditor:
+        yield auditor
+
+
+@asynccontextmanager
+async def open_dead_letters(settings: "Settings") -> AsyncIterator[DeadLetterDesk]:
+    from payment_service import offline
+
+    async with offline.with_database(settings) as pointed, offline.open_dead_letters(pointed) as desk:
+        yield desk
 
 
 async def read_table(settings: "Settings", name: str, key: str | None) -> Mapping[str, Mapping[str, Any]]:

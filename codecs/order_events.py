@@ -7,15 +7,18 @@ no type are nothing for us; anything else that cannot be read is Malformed.
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import orjson
 
+from payment_service.core.card_data import hide_card_numbers
 from payment_service.core.commands import Cancel, CreatePayment
 from payment_service.core.errors import Malformed, Refused
+from payment_service.core.frozen import dataclass
 from payment_service.core.ids import payment_id_of
 from payment_service.core.money import currency_code, to_minor
+from payment_service.core.payment_method import is_saved
 
 ORDER_CREATED = "order.created"
 ORDER_CANCELLED = "order.cancelled"
@@ -40,6 +43,8 @@ class OrderCommand:
 
     command: CreatePayment | Cancel
     token: str | None = field(repr=False)
+    names_provider: bool = True
+    """False: the provider in the command is the default one."""
 
 
 def decode_order_event(
@@ -93,6 +98,12 @@ def _text(fields: dict[str, Any], name: str, length_max: int) -> str | None:
     return value
 
 
+def _reason(fields: dict[str, Any]) -> str | None:
+    """Without a card number that somebody typed: an event cannot be refused for it, and its reason is kept."""
+    reason = _text(fields, "reason", TEXT_LENGTH_MAX)
+    return hide_card_numbers(reason) if reason is not None else None
+
+
 def _id(fields: dict[str, Any], name: str) -> str:
     value = _text(fields, name, ID_LENGTH_MAX)
     if value is None:
@@ -121,14 +132,15 @@ def _created(order_id: str, fields: dict[str, Any], rules: OrderRules, now_ms: i
     amount_minor = to_minor(fields.get("totalAmount"), currency, "totalAmount")
     method = _text(fields, "paymentMethodId", ID_LENGTH_MAX)
     provider = _provider(fields, rules)
-    saved = method if method is not None and method.startswith("pmt_") else None
+    saved = method if is_saved(method) else None
     command = CreatePayment(
         payment_id_of(order_id),
         _command_id(ORDER_CREATED, order_id, user_id, amount_minor, currency, method, provider),
         now_ms, "order", order_id, user_id, amount_minor, currency, provider, saved,
         by_order=True, charge=rules.auto_process,
     )  # fmt: skip
-    return OrderCommand(command, method if saved is None else None)
+    named = _text(fields, "paymentProvider", ID_LENGTH_MAX) is not None
+    return OrderCommand(command, method if saved is None else None, named)
 
 
 def _cancelled(order_id: str, fields: dict[str, Any], rules: OrderRules, now_ms: int) -> OrderCommand:
@@ -136,7 +148,7 @@ def _cancelled(order_id: str, fields: dict[str, Any], rules: OrderRules, now_ms:
     command = Cancel(
         payment_id_of(order_id),
         _command_id(ORDER_CANCELLED, order_id, user_id),
-        now_ms, "order", reason=_text(fields, "reason", TEXT_LENGTH_MAX), by_order=True, order_id=order_id,
+        now_ms, "order", reason=_reason(fields), by_order=True, order_id=order_id,
         user_id=user_id, provider=rules.default_provider, refund_succeeded=rules.cancel_refunds_succeeded,
     )  # fmt: skip
     return OrderCommand(command, None)

@@ -128,9 +128,9 @@ def cloud_event_headers(
 def decode_published(value: bytes) -> dict[str, Any]:
     """A published event as a table or a command reads it back. Raises Malformed."""
     try:
-        event = orjson.loads(value)
+        event: dict[str, Any] = orjson.loads(value)
         if not isinstance(event["sequence"], int) or not isinstance(event["data"]["paymentId"], str):
             raise ValueError
     except (ValueError, KeyError, TypeError):
         raise Malformed("not a published payment event") from None
-    return dict(event)
+    return event

@@ -12,13 +12,14 @@ from payment_service.core import commands as c
 from payment_service.core import events as e
 from payment_service.core.errors import Refused
 from payment_service.core.facts import apply
-from payment_service.core.follow_up import cancel_follow_up, flag_once
+from payment_service.core.follow_up import GIVEN_UP, cancel_follow_up, flag_once
 from payment_service.core.payment import (
     Attempt,
     Payment,
     Refund,
     attempt_of,
     refund_of,
+    subject_of,
 )
 from payment_service.core.terms import (
     REFUND_OPEN,
@@ -29,6 +30,33 @@ from payment_service.core.terms import (
     Source,
     Verdict,
 )
+
+_ENDS_WITH_ITS_OBJECT = {
+    "ACTION_EXPIRED": "the shopper did not act in time",
+    GIVEN_UP: "the provider did not answer, and the payment was cancelled there",
+}
+"""Cause of a void -> what is said of the charge whose object it cancelled."""
+
+
+def decide_by_hand(payment: Payment, command: c.DecideByHand) -> list[e.Event]:
+    """What a person found out, with who and why. Raises Refused for what is not open, or cannot end like that: an
+    attempt that waits for its shopper, or for the void or charge that displaced it, ends with that."""
+    answer = command.answer
+    known = payment.refunds if answer.kind is Kind.REFUND else payment.attempts
+    if not 1 <= answer.number <= len(known):
+        raise Refused("no such attempt or refund", code="NOT_FOUND")
+    if answer.kind is Kind.REFUND:
+        is_open = refund_of(payment, answer.number).status in REFUND_OPEN
+    else:
+        is_open = attempt_of(payment, answer.number).state in UNSETTLED
+    if not is_open:
+        raise Refused("it is not open: there is nothing to decide", code="INVALID_STATE")
+    subject = subject_of(answer.kind, answer.number)
+    decided = e.DecidedByHand(command.at_ms, command.by, subject, answer.verdict, command.reason)
+    events = decide_answer(apply(payment, decided)[0], answer)
+    if all(isinstance(event, e.ReviewFlagged) for event in events):
+        raise Refused("it cannot end like that as it is now", code="INVALID_STATE")
+    return [decided, *events]
 
 
 def decide_answer(payment: Payment, command: c.RecordAnswer) -> list[e.Event]:
@@ -148,17 +176,13 @@ def _approval(payment: Payment, attempt: Attempt, command: c.RecordAnswer) -> li
         _moved(payment, command, attempt.amount_minor), _counts(payment, attempt, command),
     )  # fmt: skip
     late = attempt.state not in UNSETTLED
-    if late or attempt.kind is not Kind.VOID or attempt.cause != "ACTION_EXPIRED" or payment.cancel_requested:
+    said = _ENDS_WITH_ITS_OBJECT.get(attempt.cause or "")
+    if late or attempt.kind is not Kind.VOID or said is None or attempt.cause is None or payment.cancel_requested:
         return [approved]
-    expired = [a for a in payment.attempts if a.state is AttemptState.DISPLACED]
+    ended = [a for a in payment.attempts if a.state is AttemptState.DISPLACED]
     return [
         approved,
-        *(
-            e.AttemptDeclined(
-                command.at_ms, a.number, command.source, "ACTION_EXPIRED", "the shopper did not act in time"
-            )
-            for a in expired
-        ),
+        *(e.AttemptDeclined(command.at_ms, a.number, command.source, attempt.cause, said) for a in ended[-1:]),
     ]
 
 

@@ -36,6 +36,7 @@ _CODE_NAMES = frozenset(
         "primaryaccountnumber", "track1", "track2", "trackdata", "magstripe", "pinblock",
     }
 )  # fmt: skip
+_TOKENS = re.compile(r"(?<![A-Za-z0-9])(?:tok|pm|src|card|btok|seti|pi)_[A-Za-z0-9_]{3,}")
 _DIGITS = re.compile(r"[0-9]+")
 _SEPARATORS = re.compile(r"[^a-z0-9]")
 
@@ -50,6 +51,11 @@ def hide_card_numbers(text: str) -> str:
     for start, end in reversed(list(_card_numbers(text))):
         text = f"{text[:start]}[card number]{text[end:]}"
     return text
+
+
+def without_card_data(text: str) -> str:
+    """The same without card numbers and without providers' own names of a card, which may be chargeable."""
+    return _TOKENS.sub("[token]", hide_card_numbers(text))
 
 
 def _card_numbers(text: str) -> Iterator[tuple[int, int]]:

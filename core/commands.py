@@ -7,9 +7,10 @@ Room: core. Time, ids and the caller's identity arrive inside the command, so th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from payment_service.core.frozen import dataclass
 from payment_service.core.terms import CaptureMethod, DisputeState, Kind, Source, Verdict
 
 
@@ -147,6 +148,29 @@ class ExpireAction:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Nobody knows what became of a charge, the provider does not have it, and it is too late or not wanted any more
+    to send it again: it ends as a no once its provider object is cancelled."""
+
+    payment_id: str
+    command_id: str
+    at_ms: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class DecideByHand:
+    """A person has found out what became of an open attempt or refund. `answer`: of Source.OPERATOR."""
+
+    payment_id: str
+    command_id: str
+    at_ms: int
+    by: str
+    reason: str
+    answer: RecordAnswer
+
+
+@dataclass(frozen=True, slots=True)
 class ExpireAuthorization:
     payment_id: str
     command_id: str
@@ -197,6 +221,6 @@ class ClearReview:
 
 Command = (
     CreatePayment | StartCharge | StartCapture | Cancel | RequestRefund | RecordObject | RequireAction
-    | RecordAnswer | ExpireAction | ExpireAuthorization | RecordExternalRefund | RecordDispute | FlagReview
-    | ClearReview
+    | RecordAnswer | ExpireAction | GiveUp | DecideByHand | ExpireAuthorization | RecordExternalRefund | RecordDispute
+    | FlagReview | ClearReview
 )  # fmt: skip

@@ -8,10 +8,17 @@ from typing import assert_never
 
 from payment_service.core import commands as c
 from payment_service.core import events as e
-from payment_service.core.answers import decide_answer, decide_external_refund
+from payment_service.core.answers import decide_answer, decide_by_hand, decide_external_refund
 from payment_service.core.errors import Refused
 from payment_service.core.facts import apply
-from payment_service.core.follow_up import CANCEL_VOID_FAILED, cancel_follow_up, flag_once, may_void, start_void
+from payment_service.core.follow_up import (
+    CANCEL_VOID_FAILED,
+    cancel_follow_up,
+    flag_once,
+    give_up,
+    may_void,
+    start_void,
+)
 from payment_service.core.payment import (
     ATTEMPTS_MAX,
     CLOSING_ATTEMPTS,
@@ -58,8 +65,10 @@ def decide(payment: Payment | None, command: c.Command) -> list[e.Event]:
             return _cancel(payment, command)
         case c.RequestRefund():
             return _request_refund(payment, command)
-        case c.RecordObject() | c.RequireAction() | c.RecordAnswer() | c.ExpireAction():
+        case c.RecordObject() | c.RequireAction() | c.RecordAnswer() | c.ExpireAction() | c.GiveUp():
             return _decide_attempt(payment, command)
+        case c.DecideByHand():
+            return decide_by_hand(payment, command)
         case c.ExpireAuthorization():
             return _expire_authorization(payment, command)
         case c.RecordExternalRefund():
@@ -189,7 +198,10 @@ def _attempt_started(
     attempts_max = ATTEMPTS_MAX if kind in TAKES_MONEY else ATTEMPTS_MAX + CLOSING_ATTEMPTS
     if len(payment.attempts) >= attempts_max:
         raise Refused(f"a payment has at most {attempts_max} attempts", code="INVALID_STATE")
-    method = getattr(command, "payment_method_id", None) or payment.payment_method_id
+    method = getattr(command, "payment_method_id", None)
+    other = isinstance(command, c.StartCharge) and (command.has_method or command.object_id or command.approved)
+    if method is None and not other:
+        method = payment.payment_method_id  # nothing else pays: no one-time token, no object that was approved
     return e.AttemptStarted(
         command.at_ms, command.by, len(payment.attempts) + 1, kind, amount_minor, payment.provider,
         method if kind in TAKES_MONEY else None, scheduled, object_id=object_id,
@@ -201,7 +213,8 @@ def _start_charge(payment: Payment, command: c.StartCharge) -> list[e.Event]:
     status = status_of(payment)
     match status:
         case Status.PENDING | Status.FAILED:
-            pass
+            if command.approved:
+                return []  # late news of an approval starts no charge that nobody asks for any more
         case Status.REQUIRES_ACTION:
             if payment.authorization_open > 0 or not (command.has_method or command.approved):
                 return []
@@ -259,7 +272,7 @@ def _start_capture(payment: Payment, command: c.StartCapture) -> list[e.Event]:
 
 
 def _decide_attempt(
-    payment: Payment, command: c.RecordObject | c.RequireAction | c.RecordAnswer | c.ExpireAction
+    payment: Payment, command: c.RecordObject | c.RequireAction | c.RecordAnswer | c.ExpireAction | c.GiveUp
 ) -> list[e.Event]:
     if isinstance(command, c.RecordAnswer):
         return decide_answer(payment, command)
@@ -282,16 +295,21 @@ def _decide_attempt(
             if not may_void(payment):
                 return flag_once(payment, command.at_ms, "ACTION_VOID_FAILED")
             return [start_void(payment, command.at_ms, "system", "ACTION_EXPIRED")]
+        case c.GiveUp():
+            return give_up(payment, command.at_ms, command.number)
         case _:
             assert_never(command)
 
 
 def _record_object(payment: Payment, command: c.RecordObject) -> list[e.Event]:
-    if payment.object_id == command.object_id:
-        return []  # also when it was closed since: news that comes late does not open it again
     attempt = attempt_of(payment, command.number)
     moved = attempt.kind not in TAKES_MONEY or attempt.state is AttemptState.APPROVED
-    if moved or payment.object_open or payment.captured > 0 or payment.authorization_open > 0:
+    moved = moved or payment.captured > 0 or payment.authorization_open > 0
+    known = payment.object_id == command.object_id
+    if known and (moved or attempt.object_number or not payment.object_open):
+        return []  # also when it was closed since: news that comes late does not open it again
+    # Known, and not as this attempt's: an earlier one, given up meanwhile, has committed what both were given.
+    if moved or (payment.object_open and not known):
         # Two objects for one payment could both be paid. A person needs the second one's id to cancel it.
         return flag_once(payment, command.at_ms, f"SECOND_OBJECT:{command.object_id}", "provider")
     created = e.ObjectCreated(command.at_ms, command.number, command.object_id)

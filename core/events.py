@@ -8,9 +8,9 @@ Units: `*_minor` minor units of the payment's currency, `*_at_ms`/`at_ms` millis
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from payment_service.core.frozen import dataclass
 from payment_service.core.terms import CaptureMethod, DisputeState, Kind, RefundStatus, Source
 
 
@@ -84,7 +84,7 @@ class AttemptStarted:
     scheduled: bool
     """Nobody waits for it: a runner takes it when there is room."""
     cause: str | None = None
-    """Why a void was started: CANCEL or ACTION_EXPIRED."""
+    """Why a void was started: CANCEL, ACTION_EXPIRED, PAID_ALREADY or GIVEN_UP."""
     object_id: str | None = None
     """A provider object that the front end made and confirmed itself."""
 
@@ -276,6 +276,18 @@ class Contradicted:
 
 
 @dataclass(frozen=True, slots=True)
+class DecidedByHand:
+    """A person said what became of it; the fact they said comes next, with the source `operator`."""
+
+    at_ms: int
+    by: str
+    subject: str
+    """"attempt:<number>" or "refund:<number>"."""
+    said: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReviewFlagged:
     at_ms: int
     by: str
@@ -293,8 +305,8 @@ _CLASSES = (
     PaymentCreated, OrderConfirmed, Reopened, CancelledBeforeCreation, AttemptStarted, ObjectCreated,
     ActionRequired, AttemptPending, AttemptApproved, AttemptDeclined, AttemptNotSent, AttemptUnknown,
     AuthorizationExpired, CancelRequested, PaymentCancelled, RefundRequested, RefundPending, RefundCompleted,
-    RefundFailed, RefundNotSent, RefundUnknown, ExternalRefund, DisputeChanged, Contradicted, ReviewFlagged,
-    ReviewCleared,
+    RefundFailed, RefundNotSent, RefundUnknown, ExternalRefund, DisputeChanged, Contradicted, DecidedByHand,
+    ReviewFlagged, ReviewCleared,
 )  # fmt: skip
 
 AttemptEvent = (
@@ -307,7 +319,8 @@ RefundEvent = (
 )  # fmt: skip
 LifeEvent = (
     PaymentCreated | OrderConfirmed | Reopened | CancelledBeforeCreation | AuthorizationExpired
-    | CancelRequested | PaymentCancelled | DisputeChanged | Contradicted | ReviewFlagged | ReviewCleared
+    | CancelRequested | PaymentCancelled | DisputeChanged | Contradicted | DecidedByHand | ReviewFlagged
+    | ReviewCleared
 )  # fmt: skip
 Event = AttemptEvent | RefundEvent | LifeEvent
 

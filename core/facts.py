@@ -16,10 +16,12 @@ from payment_service.core.payment import (
     attempt_in_the_way,
     attempt_of,
     is_about_open_object,
+    no_answer,
     refund_of,
     status_of,
 )
 from payment_service.core.terms import (
+    IN_THE_WAY,
     REFUND_OPEN,
     TAKES_MONEY,
     AttemptState,
@@ -27,6 +29,7 @@ from payment_service.core.terms import (
     DisputeState,
     Kind,
     RefundStatus,
+    Source,
     Status,
     Topic,
 )
@@ -42,8 +45,11 @@ def _settle_displaced(payment: Payment, number: int, state: AttemptState, at_ms:
     displacing = attempt_in_the_way(payment)
     if displacing is None or displacing.number != number:
         return payment  # late news: somebody else holds the place now
+    displaced = [a.number for a in payment.attempts if a.state is AttemptState.DISPLACED]
+    # Of several that were to confirm one object only the last can be in the way again.
+    newest, older = displaced[-1:], AttemptState.SUPERSEDED if state in IN_THE_WAY else state
     attempts = tuple(
-        replace(a, state=state, updated_at_ms=at_ms) if a.state is AttemptState.DISPLACED else a
+        replace(a, state=state if a.number in newest else older, updated_at_ms=at_ms) if a.number in displaced else a
         for a in payment.attempts
     )
     return replace(payment, attempts=attempts)
@@ -55,7 +61,7 @@ def _refund(payment: Payment, number: int, **changes: Any) -> tuple[Refund, ...]
 
 def _started(payment: Payment, event: e.AttemptStarted) -> Payment:
     earlier = tuple(
-        replace(a, state=AttemptState.DISPLACED, updated_at_ms=event.at_ms) if a.state is AttemptState.ACTION else a
+        replace(a, state=AttemptState.DISPLACED, updated_at_ms=event.at_ms) if a.state in IN_THE_WAY else a
         for a in payment.attempts
     )
     attempt = Attempt(
@@ -63,12 +69,13 @@ def _started(payment: Payment, event: e.AttemptStarted) -> Payment:
         event.at_ms, event.at_ms, event.payment_method_id, event.cause,
         object_number=payment.object_number if payment.object_open else 0,
     )  # fmt: skip
-    changed = replace(payment, attempts=(*earlier, attempt))
+    method = event.payment_method_id if event.kind in TAKES_MONEY else payment.payment_method_id
+    changed = replace(payment, attempts=(*earlier, attempt), payment_method_id=method)
     if event.by == "order" and event.kind in TAKES_MONEY:
         changed = replace(changed, order_charged=True)
     if event.object_id is not None:
         number = payment.object_number + (payment.object_id != event.object_id)
-        attempts = _attempt(changed, event.number, object_number=number)
+        attempts = _attempt(changed, event.number, object_number=number, adopted=True)
         changed = replace(changed, attempts=attempts, object_id=event.object_id, object_number=number, object_open=True)
     return changed
 
@@ -76,11 +83,12 @@ def _started(payment: Payment, event: e.AttemptStarted) -> Payment:
 def _approved(payment: Payment, event: e.AttemptApproved) -> Payment:
     attempt = attempt_of(payment, event.number)
     payment = _settle_displaced(payment, event.number, AttemptState.SUPERSEDED, event.at_ms)
+    amount = event.amount_minor if event.counted else 0
     attempts = _attempt(
         payment, event.number, state=AttemptState.APPROVED, updated_at_ms=event.at_ms,
         provider_id=event.provider_id or attempt.provider_id,
+        moved_minor=amount if attempt.kind in (Kind.CHARGE, Kind.CAPTURE) else 0,
     )  # fmt: skip
-    amount = event.amount_minor if event.counted else 0
     changed = replace(payment, attempts=attempts)
     current = is_about_open_object(payment, attempt)
     match attempt.kind:
@@ -124,9 +132,10 @@ def _declined(payment: Payment, event: e.AttemptDeclined | e.AttemptNotSent) -> 
     attempt = attempt_of(payment, event.number)
     at_ms, number = event.at_ms, event.number
     if isinstance(event, e.AttemptNotSent):
-        payment = _settle_displaced(payment, number, AttemptState.ACTION, at_ms)
+        before = AttemptState.UNKNOWN if attempt.cause == "GIVEN_UP" else AttemptState.ACTION
+        payment = _settle_displaced(payment, number, before, at_ms)
         attempts = _attempt(payment, number, state=AttemptState.NOT_SENT, updated_at_ms=at_ms, code=event.code)
-        return replace(payment, attempts=attempts)
+        return _let_go(replace(payment, attempts=attempts), attempt)
     left = AttemptState.UNKNOWN if attempt.kind is Kind.VOID else AttemptState.SUPERSEDED
     payment = _settle_displaced(payment, number, left, at_ms)
     attempts = _attempt(
@@ -136,7 +145,15 @@ def _declined(payment: Payment, event: e.AttemptDeclined | e.AttemptNotSent) -> 
     changed = replace(payment, attempts=attempts)
     if event.object_closed and is_about_open_object(payment, attempt):
         return replace(changed, object_open=False, authorization_open=0)
-    return changed
+    return _let_go(changed, attempt) if event.source is Source.OPERATOR else changed
+
+
+def _let_go(payment: Payment, attempt: Attempt) -> Payment:
+    """Nobody has looked whose the object is that a caller named: it must neither pay nor be cancelled as ours. Named
+    again, it is looked at again."""
+    if not attempt.adopted or attempt.object_number != payment.object_number:
+        return payment
+    return replace(payment, object_id=None, object_open=False)
 
 
 def _refund_completed(payment: Payment, event: e.RefundCompleted) -> Payment:
@@ -216,29 +233,17 @@ def _confirmed(payment: Payment, event: e.OrderConfirmed) -> Payment:
     if payment.user_id != event.user_id:  # what somebody else wrote about the order is not its owner's
         payment = replace(payment, capture_method=CaptureMethod.AUTOMATIC, description=None, metadata={})
     return replace(
-        payment,
-        user_id=event.user_id,
-        amount_minor=event.amount_minor,
-        currency=event.currency,
-        provider=event.provider,
-        payment_method_id=event.payment_method_id,
-        unconfirmed=False,
-        known=True,
-    )
+        payment, user_id=event.user_id, amount_minor=event.amount_minor, currency=event.currency,
+        provider=event.provider, payment_method_id=event.payment_method_id, unconfirmed=False, known=True,
+    )  # fmt: skip
 
 
 def _reopened(payment: Payment, event: e.Reopened) -> Payment:
     return replace(
-        payment,
-        provider=event.provider,
-        payment_method_id=event.payment_method_id,
-        capture_method=event.capture_method,
-        description=event.description,
-        metadata=event.metadata,
-        cancelled=False,
-        cancel_requested=False,
-        payable_since=len(payment.attempts),
-    )
+        payment, provider=event.provider, payment_method_id=event.payment_method_id,
+        capture_method=event.capture_method, description=event.description, metadata=event.metadata,
+        cancelled=False, cancel_requested=False, payable_since=len(payment.attempts),
+    )  # fmt: skip
 
 
 def _evolve_attempts(payment: Payment, event: e.AttemptEvent) -> Payment:
@@ -246,7 +251,7 @@ def _evolve_attempts(payment: Payment, event: e.AttemptEvent) -> Payment:
         case e.AttemptStarted():
             return _started(payment, event)
         case e.ObjectCreated():
-            number = payment.object_number + 1
+            number = payment.object_number + (payment.object_id != event.object_id)
             attempts = _attempt(payment, event.number, object_number=number)
             return replace(
                 payment, attempts=attempts, object_id=event.object_id, object_number=number, object_open=True
@@ -330,6 +335,9 @@ def _evolve_life(payment: Payment, event: e.LifeEvent) -> Payment:
             return _dispute(payment, event)
         case e.Contradicted():
             return _contradicted(payment, event)
+        case e.DecidedByHand():
+            answered = no_answer(event.subject)
+            return replace(payment, review=tuple(reason for reason in payment.review if reason != answered))
         case e.ReviewFlagged():
             return replace(payment, review=_reviewed(payment, event.reason))
         case e.ReviewCleared():

@@ -5,19 +5,25 @@ Room: core. Called by decide.py and answers.py.
 
 from payment_service.core import commands as c
 from payment_service.core import events as e
+from payment_service.core.facts import apply
 from payment_service.core.payment import (
     ATTEMPTS_MAX,
     CLOSING_ATTEMPTS,
     Payment,
     attempt_in_the_way,
+    attempt_of,
     authorization_ended,
+    is_unanswered,
     refundable,
 )
-from payment_service.core.terms import TAKES_MONEY, AttemptState, Kind, RefundStatus, Verdict
+from payment_service.core.terms import TAKES_MONEY, AttemptState, Kind, RefundStatus, Source, Verdict
 
 AUTHORIZATION_ENDED = "AUTHORIZATION_ENDED"
 CANCEL_VOID_FAILED = "CANCEL_VOID_FAILED"
 CANCEL_REFUND_FAILED = "CANCEL_REFUND_FAILED"
+GIVEN_UP = "GIVEN_UP"
+"""Cause of the void of an object whose charge nobody will send again, and the code with which that charge ends."""
+GIVE_UP_FAILED = "GIVE_UP_FAILED"
 
 
 def may_void(payment: Payment) -> bool:
@@ -35,6 +41,28 @@ def start_void(payment: Payment, at_ms: int, by: str, cause: str) -> e.AttemptSt
 
 def flag_once(payment: Payment, at_ms: int, reason: str, by: str = "system") -> list[e.Event]:
     return [] if reason in payment.review else [e.ReviewFlagged(at_ms, by, reason)]
+
+
+def give_up(payment: Payment, at_ms: int, number: int) -> list[e.Event]:
+    """A charge that may have been sent and is not sent again: its object is cancelled, and only when the provider
+    confirms that does the charge end as a no (answers.py). Without an object nothing can have been confirmed: it was
+    never sent. A void that the provider refused is not repeated: it may have been paid, and a person looks."""
+    attempt = attempt_of(payment, number)
+    if attempt.kind not in TAKES_MONEY or not is_unanswered(attempt):
+        return []
+    if attempt.object_number == 0:
+        ended = e.AttemptNotSent(at_ms, number, Source.LOOKUP, GIVEN_UP)
+        return [ended, *cancel_follow_up(apply(payment, ended)[0], at_ms)]
+    if attempt.object_number != payment.object_number or not payment.object_open:
+        return []
+    refused = any(
+        a.kind is Kind.VOID and a.cause == GIVEN_UP and a.object_number == attempt.object_number
+        and a.state is AttemptState.DECLINED
+        for a in payment.attempts
+    )  # fmt: skip
+    if refused or not may_void(payment):
+        return flag_once(payment, at_ms, GIVE_UP_FAILED)
+    return [start_void(payment, at_ms, "system", GIVEN_UP)]
 
 
 def cancel_follow_up(payment: Payment, at_ms: int, answered: c.RecordAnswer | None = None) -> list[e.Event]:

@@ -9,9 +9,9 @@ Invariant of what we decide: 0 <= refunded + refund_pending <= captured <= autho
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from payment_service.core.frozen import dataclass
 from payment_service.core.terms import (
     IN_THE_WAY,
     TAKES_MONEY,
@@ -55,6 +55,10 @@ class Attempt:
     """Which of the payment's provider objects it confirms, captures or cancels. 0: none."""
     contradicted_by: str | None = None
     """The verdict that contradicted its final one."""
+    moved_minor: int = 0
+    """What it added to `captured`."""
+    adopted: bool = False
+    """Its provider object was named by the caller: the payment's own only once its provider has looked at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +160,21 @@ def attempt_in_the_way(payment: Payment) -> Attempt | None:
         if attempt.state in IN_THE_WAY:
             return attempt
     return None
+
+
+def is_unanswered(attempt: Attempt) -> bool:
+    """Sent, perhaps, and the provider never said that it has it."""
+    return attempt.state is AttemptState.UNKNOWN or (attempt.state is AttemptState.OPEN and not attempt.accepted)
+
+
+def subject_of(kind: Kind, number: int) -> str:
+    """How an attempt or refund is named in events and reasons."""
+    return f"{'refund' if kind is Kind.REFUND else 'attempt'}:{number}"
+
+
+def no_answer(subject: str) -> str:
+    """The reason for a person to look at a call of which nobody could tell what became of it."""
+    return f"NO_ANSWER:{subject}"
 
 
 def is_about_open_object(payment: Payment, attempt: Attempt) -> bool:

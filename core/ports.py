@@ -5,11 +5,14 @@ crosses a port.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
+from payment_service.core.audit import AuditEntry
 from payment_service.core.events import Event
+from payment_service.core.frozen import dataclass
+from payment_service.core.idempotency import Bound
 from payment_service.core.payment import Payment
 from payment_service.core.terms import CaptureMethod, Kind, Topic, Verdict
 
@@ -50,6 +53,8 @@ class Loaded:
     """Last hash of the payment's audit chain."""
     marked: bool = False
     """The command was committed before: it must change nothing again."""
+    bound: Bound | None = None
+    """What the command's key is bound to, for a command id that is made of one."""
 
 
 NOT_THERE = Loaded(None)
@@ -88,6 +93,13 @@ class ProviderCall:
     description: str | None = None
     charge_id: str | None = None
     """The provider's id of the charge or authorization that a capture, void or refund is about."""
+    adopted: bool = False
+    """`object_id` was named by the caller, not made by us: it must be this payment's, by what the provider carries of
+    ours (metadata, custom_id), by amount and currency, before anything is done with it. Else DECLINED and closed."""
+    payment_method_id: str | None = None
+    """The saved method that `method_token` is of. With one and without a token nothing may be sent: it is gone."""
+    customer: str | None = field(default=None, repr=False)
+    """The provider's customer whom a saved method belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +128,8 @@ class Change:
     secrets: Secrets | None = None
     """None: as they were."""
     intents: tuple[Intent, ...] = ()
+    bound: Bound | None = None
+    """Kept instead of an inbox mark: the caller's key, and what it is bound to by this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +196,31 @@ class ClaimedCall:
     """How often it was claimed before. 0: it was certainly never sent."""
     claimed_at: float
     """Monotonic seconds taken before the claim: the lease ends no earlier than this plus its length."""
+    sent_for_s: float = 0.0
+    """How long ago, at the claim, somebody may first have sent it."""
+    due_in_s: float | None = None
+    """Claimed before its time, because somebody asked: when its next look-up would have been."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCall:
+    """A provider call that is not settled, for a person."""
+
+    transaction_id: str
+    payment_id: str
+    kind: str
+    status: str
+    amount_minor: int
+    currency: str
+    provider: str
+    owner: str | None
+    """The worker that has it under way."""
+    tries: int
+    created_at_ms: int
+    sent_at_ms: int | None
+    """When it may first have been sent; None: certainly never."""
+    due_in_s: float
+    """When somebody looks at it next; below zero it is overdue."""
 
 
 class Eventual(Awaitable[ResultT], Protocol[ResultT]):
@@ -207,16 +246,40 @@ class PaymentStore(Protocol):
     async def find(self, query: PaymentFilter) -> PaymentPage: ...
 
 
+class PaymentCache(Protocol):
+    """Copies of payments, for reading alone. Never raises; may have nothing, and what it has may be past a while."""
+
+    async def get(self, payment_id: str) -> Payment | None: ...
+
+    def offer(self, payment: Payment) -> None:
+        """As it was just read from the truth."""
+
+
 class CallQueue(Protocol):
     """The intents that wait for a runner: scheduled ones, and those whose owner's lease has run out."""
 
     async def claim(self, owner: str, limit: int, lease_s: float) -> list[ClaimedCall]: ...
 
+    async def claim_of(self, payment_id: str, owner: str, limit: int, lease_s: float) -> list[ClaimedCall]:
+        """Those of one payment that may have been sent and nobody has under way, due or not. Not counted as a try:
+        whoever asks often must not bring a payment to the end of its look-ups."""
+
     async def renew(self, key: str, owner: str, lease_s: float) -> bool:
         """True: still ours, for `lease_s` more from before the call."""
 
     async def reschedule(self, key: str, owner: str, delay_s: float, *, sent: bool) -> None:
-        """Not now. `sent` False: it was certainly not sent, the next runner may send it as if new."""
+        """Not now. `sent` False: this claim certainly did not send it; if no earlier one may have, it counts as never
+        sent."""
+
+
+class OpenCalls(Protocol):
+    """The same rows, for a person. Both methods raise Unavailable when the database is away."""
+
+    async def open_calls(self, limit: int) -> Sequence[OpenCall]:
+        """Oldest first."""
+
+    async def hurry(self, limit: int) -> int:
+        """Make due now what waits for its next look-up; how many, at most `limit`. That alone sends nothing."""
 
 
 # --- providers -------------------------------------------------------------------------------------------------
@@ -237,6 +300,8 @@ class Answer:
     decline_code: str | None = None
     next_action: NextAction | None = None
     review: tuple[str, ...] = ()
+    approved: bool = False
+    """With UNKNOWN: the shopper has approved the object, and a charge of ours has to take the money (PayPal)."""
     object_closed: bool = False
     """With DECLINED: the provider object is cancelled or expired there; the next attempt needs a new one."""
 
@@ -276,6 +341,16 @@ class Cipher(Protocol):
 
     def unseal(self, sealed: bytes, place: str) -> bytes:
         """Raises Malformed when it was changed, moved, or sealed with a key we do not have."""
+
+
+class AuditLog(Protocol):
+    """Who tried what (core/audit.py): append-only, hash-chained."""
+
+    def record(self, entry: AuditEntry) -> None:
+        """Never waits, never raises. Written soon after; what finds no room any more is counted in the log itself."""
+
+    async def flush(self) -> None:
+        """Return when all that was recorded is durable. Raises Unavailable: it is not yet, and may still become so."""
 
 
 class Metrics(Protocol):

@@ -55,8 +55,8 @@ class AttemptState(StrEnum):
     ACTION = "ACTION"
     """Waiting for the shopper (3-D Secure, PayPal approval)."""
     DISPLACED = "DISPLACED"
-    """Was waiting for the shopper; a void or another charge of its provider object is in flight and decides what
-    becomes of it."""
+    """Was waiting for the shopper, or for an answer that did not come; a void or another charge of its provider object
+    is in flight and decides what becomes of it."""
     APPROVED = "APPROVED"
     DECLINED = "DECLINED"
     NOT_SENT = "NOT_SENT"

@@ -4,8 +4,9 @@ Room: core. A webhook is a hint that carries news: verified, then applied; what 
 for again first (design §4). The same verdicts as on the live path: a word that is not known is UNKNOWN.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 
 from payment_service.core.ports import Answer
@@ -105,3 +106,111 @@ class WebhookReader(Protocol):
 
         Raises: Unavailable when the provider cannot be asked now.
         """
+
+
+# --- on the way: verified, durable, applied ------------------------------------------------------------------------
+
+
+class WebhookStatus(StrEnum):
+    RECEIVED = "RECEIVED"
+    """Kept, and not applied yet; also while the provider cannot be asked."""
+    PROCESSED = "PROCESSED"
+    PARKED = "PARKED"
+    """Its payment, or that payment's provider object, is not known yet."""
+    IGNORED = "IGNORED"
+    """Nothing that concerns us."""
+    FAILED = "FAILED"
+    """It could not be applied: a person looks. It can be replayed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedWebhook:
+    """A verified event as it travels: the raw body, and beside it what is needed to find it without reading that."""
+
+    provider: str
+    event_id: str
+    type: str
+    created_at_ms: int
+    received_at_ms: int
+    payment_id: str | None
+    object_id: str | None
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedWebhook:
+    """A kept event that this worker applies now. `tries` fences: a later claim's result is not overwritten."""
+
+    row_id: int
+    webhook: ReceivedWebhook
+    tries: int
+    waited_s: float
+    """Since it was kept, or replayed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of an event. `delay_s`: with RECEIVED and PARKED, when it is looked at again."""
+
+    status: WebhookStatus
+    reason: str = ""
+    payment_id: str | None = None
+    delay_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ListedWebhook:
+    """A row for people, without its body."""
+
+    row_id: int
+    provider: str
+    event_id: str
+    type: str
+    status: str
+    reason: str
+    payment_id: str | None
+    object_id: str | None
+    tries: int
+    received_at_ms: int
+    updated_at_ms: int
+
+
+class WebhookLog(Protocol):
+    """Where an event is durable before its sender hears 200."""
+
+    async def append(self, webhook: ReceivedWebhook) -> str:
+        """The name of the place that has it. Raises Unavailable: no place took it, the sender has to come again."""
+
+
+class WebhookStore(Protocol):
+    """The kept events. Every method raises Unavailable when the database is away."""
+
+    async def keep(self, webhook: ReceivedWebhook) -> bool:
+        """False: it was there before, by provider and event id. Raises Refused for text that cannot be stored."""
+
+    async def claim(self, limit: int, lease_s: float) -> Sequence[ClaimedWebhook]:
+        """Those that are due, each for one worker and `lease_s`."""
+
+    async def settle(self, claimed: ClaimedWebhook, applied: Applied) -> None:
+        """Nothing happens when somebody else has claimed it since."""
+
+    async def payment_of(self, provider: str, provider_ids: Sequence[str]) -> str | None:
+        """Whose attempt has one of these ids at the provider. None also when they belong to several payments."""
+
+    async def waiting(self) -> Mapping[str, tuple[int, float]]:
+        """RECEIVED, PARKED and FAILED -> how many (counted to a limit), and the age of the oldest in seconds."""
+
+    async def remove_old(self, age_s: float, limit: int) -> int:
+        """Settled ones only. How many there were."""
+
+
+class WebhookRecords(Protocol):
+    """What operators ask of the kept events. Both methods raise Unavailable."""
+
+    async def listed(
+        self, *, status: str | None = None, provider: str | None = None, row_id: int | None = None, limit: int
+    ) -> Sequence[ListedWebhook]:
+        """Newest first."""
+
+    async def replay(self, *, status: str | None = None, row_id: int | None = None) -> int:
+        """How many are applied anew by whichever worker sweeps next. What they did before they do not do again."""

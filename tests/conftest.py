@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from servers import kafka_for_tests, postgres_for_tests
 from servers.postgres import at_database, database_on, execute, migrate
+from servers.redis import RedisServer, redis_for_tests
 from servers.waiting import wait_until
 
 from payment_service.adapters.embedded_broker import EmbeddedBroker
@@ -66,6 +67,20 @@ def tansu_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield broker.address
     finally:
         broker.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_redis() -> Iterator[RedisServer]:
+    with redis_for_tests() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(shared_redis: RedisServer) -> RedisServer:
+    """A Redis with nothing in it, running; the test may stop, freeze and start it."""
+    shared_redis.stop()
+    shared_redis.start()
+    return shared_redis
 
 
 @pytest.fixture(scope="session")

@@ -50,12 +50,12 @@ _STATUS_BY_FAMILY: tuple[tuple[type[PaymentError], int], ...] = (
 RETRY_AFTER_S = 1.0
 """For the words that ask to come again without saying when."""
 _ASKS_TO_RETRY = frozenset({"IDEMPOTENCY_IN_PROGRESS", "RATE_LIMITED", "PROVIDER_UNAVAILABLE", "SERVICE_UNAVAILABLE"})
-_HEADERS = {hdrs.CONTENT_TYPE: "application/json; charset=utf-8", hdrs.CACHE_CONTROL: "no-store"}
+HEADERS = {hdrs.CONTENT_TYPE: "application/json; charset=utf-8", hdrs.CACHE_CONTROL: "no-store"}
 """no-store: an answer may hold what lets whoever has it pay (`nextAction`)."""
 
 
 def success(data: Any, status: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps({"success": True, "data": data}), status=status, headers=_HEADERS)
+    return web.Response(body=orjson.dumps({"success": True, "data": data}), status=status, headers=HEADERS)
 
 
 def failure(
@@ -78,7 +78,7 @@ def failure(
     envelope["timestamp"] = rfc3339(at_ms)
     if extra:
         envelope.update(extra)
-    response = web.Response(body=orjson.dumps(envelope), status=status, headers=_HEADERS)
+    response = web.Response(body=orjson.dumps(envelope), status=status, headers=HEADERS)
     if retry_after_s is None and code in _ASKS_TO_RETRY:
         retry_after_s = RETRY_AFTER_S
     if retry_after_s is not None:

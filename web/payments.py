@@ -6,6 +6,7 @@ Room: web. No rule of payments is here; who may do what is decided by PaymentReq
 from aiohttp import web
 from faust.web import Blueprint
 
+from payment_service.codecs.published import refund_id
 from payment_service.codecs.rest import page_view, payment_view, payment_with_history_view, refund_view, timeline_view
 from payment_service.core.use_cases.payment_requests import Answered
 from payment_service.web.bodies import (
@@ -15,11 +16,14 @@ from payment_service.web.bodies import (
     ProcessBody,
     RefundBody,
     read_body,
+    read_flag,
     read_list_query,
 )
 from payment_service.web.endpoint import ORDER_ID_LENGTH_MAX, Endpoint, caller_of, path_id
 from payment_service.web.envelope import failure, success
-from payment_service.web.services import WebServices
+from payment_service.web.idempotency import answer_once
+from payment_service.web.middleware.auth import with_bearer
+from payment_service.web.services import ABOUT, About, WebServices
 
 DEFAULT_CURRENCY = "USD"
 
@@ -49,18 +53,23 @@ def _outcome(request: web.Request, services: WebServices, answered: Answered) ->
 class Payments(Endpoint):
     async def post(self, request: web.Request) -> web.Response:
         body = await read_body(request, self.services, CreateBody)
-        answered = await self.services.requests.create(
-            caller_of(request),
-            order_id=body.order_id,
-            amount=body.amount,
-            currency=body.currency or DEFAULT_CURRENCY,
-            provider=body.provider,
-            method=body.payment_method_id,
-            capture_method=body.captured_by(),
-            description=body.description,
-            metadata=body.metadata or {},
+        request[ABOUT] = About(order_id=body.order_id)
+        return await answer_once(
+            request,
+            self.services,
+            lambda caller: self.services.requests.create(
+                with_bearer(request, caller) if self.services.forwards_bearer else caller,
+                order_id=body.order_id,
+                amount=body.amount,
+                currency=body.currency or DEFAULT_CURRENCY,
+                provider=body.provider,
+                method=body.payment_method_id,
+                capture_method=body.captured_by(),
+                description=body.description,
+                metadata=body.metadata or {},
+            ),
+            lambda answered: _shown(answered, 201 if answered.created else 202 if answered.pending else 200),
         )
-        return _shown(answered, 201 if answered.created else 202 if answered.pending else 200)
 
     async def get(self, request: web.Request) -> web.Response:
         query = read_list_query(request.query)
@@ -71,7 +80,8 @@ class Payments(Endpoint):
 @payments.route("/payments/{payment_id}", name="payment")
 class OnePayment(Endpoint):
     async def get(self, request: web.Request, payment_id: str) -> web.Response:
-        answered = await self.services.requests.get(caller_of(request), path_id(payment_id))
+        sync = read_flag(request.query, "sync")
+        answered = await self.services.requests.get(caller_of(request), path_id(payment_id), sync=sync)
         return success(payment_with_history_view(answered.payment, answered.next_action))
 
 
@@ -87,14 +97,18 @@ class Process(Endpoint):
     async def post(self, request: web.Request, payment_id: str) -> web.Response:
         payment_id = path_id(payment_id)
         body = await read_body(request, self.services, ProcessBody)
-        answered = await self.services.requests.process(
-            caller_of(request),
-            payment_id,
-            method=body.payment_method_id,
-            return_url=body.return_url,
-            object_id=body.payment_intent_id,
+        return await answer_once(
+            request,
+            self.services,
+            lambda caller: self.services.requests.process(
+                caller,
+                payment_id,
+                method=body.payment_method_id,
+                return_url=body.return_url,
+                object_id=body.payment_intent_id,
+            ),
+            lambda answered: _outcome(request, self.services, answered),
         )
-        return _outcome(request, self.services, answered)
 
 
 @payments.route("/payments/{payment_id}/capture", name="capture")
@@ -102,8 +116,12 @@ class Capture(Endpoint):
     async def post(self, request: web.Request, payment_id: str) -> web.Response:
         payment_id = path_id(payment_id)
         body = await read_body(request, self.services, CaptureBody)
-        answered = await self.services.requests.capture(caller_of(request), payment_id, amount=body.amount)
-        return _outcome(request, self.services, answered)
+        return await answer_once(
+            request,
+            self.services,
+            lambda caller: self.services.requests.capture(caller, payment_id, amount=body.amount),
+            lambda answered: _outcome(request, self.services, answered),
+        )
 
 
 @payments.route("/payments/{payment_id}/cancel", name="cancel")
@@ -111,7 +129,12 @@ class Cancel(Endpoint):
     async def post(self, request: web.Request, payment_id: str) -> web.Response:
         payment_id = path_id(payment_id)
         body = await read_body(request, self.services, CancelBody)
-        return _shown(await self.services.requests.cancel(caller_of(request), payment_id, reason=body.reason))
+        return await answer_once(
+            request,
+            self.services,
+            lambda caller: self.services.requests.cancel(caller, payment_id, reason=body.reason),
+            _shown,
+        )
 
 
 @payments.route("/payments/{payment_id}/refund", name="refund")
@@ -119,15 +142,20 @@ class RefundPayment(Endpoint):
     async def post(self, request: web.Request, payment_id: str) -> web.Response:
         payment_id = path_id(payment_id)
         body = await read_body(request, self.services, RefundBody)
-        answered = await self.services.requests.refund(
-            caller_of(request), payment_id, amount=body.amount, reason=body.reason, metadata=body.metadata or {}
-        )
-        assert answered.refund is not None
-        return success(
-            {
-                "refund": refund_view(answered.payment, answered.refund),
-                "payment": payment_view(answered.payment, answered.next_action),
-            }
+
+        def show(answered: Answered) -> web.Response:
+            assert answered.refund is not None
+            request[ABOUT] = About(refund_id=refund_id(payment_id, answered.refund.number))
+            refund = refund_view(answered.payment, answered.refund)
+            return success({"refund": refund, "payment": payment_view(answered.payment, answered.next_action)})
+
+        return await answer_once(
+            request,
+            self.services,
+            lambda caller: self.services.requests.refund(
+                caller, payment_id, amount=body.amount, reason=body.reason, metadata=body.metadata or {}
+            ),
+            show,
         )
 
 

@@ -9,15 +9,20 @@ from aiohttp import web
 from faust.web import Blueprint
 from faust.web.base import BlueprintManager
 
+from payment_service.web.docs import api_docs
 from payment_service.web.health import probes
 from payment_service.web.middleware import build_middlewares
 from payment_service.web.mock_approval import mock_approval
+from payment_service.web.payment_methods import payment_methods
 from payment_service.web.payments import payments
 from payment_service.web.refunds import refunds
 from payment_service.web.services import SERVICES, WebServices
 from payment_service.web.table_rows import table_rows
+from payment_service.web.webhooks import webhooks
 
-BLUEPRINTS: tuple[Blueprint, ...] = (payments, refunds, probes, table_rows, mock_approval)
+BLUEPRINTS: tuple[Blueprint, ...] = (
+    payments, refunds, payment_methods, probes, table_rows, mock_approval, webhooks, api_docs,
+)  # fmt: skip
 """Looked through in this order."""
 
 

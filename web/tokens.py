@@ -10,7 +10,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
@@ -37,7 +37,7 @@ SERVICE = Caller(None, frozenset({"service"}))
 
 @dataclass(frozen=True, slots=True)
 class TokenRules:
-    """`public_key` (PEM) wins over `secret`: then nothing signed with the secret is accepted."""
+    """A key set wins over `public_key` (PEM), that over `secret`: then nothing signed with the secret is accepted."""
 
     secret: str | None = field(default=None, repr=False)
     public_key: str | None = None
@@ -47,12 +47,23 @@ class TokenRules:
     """(SHA-256 of the token, end of its validity in ms since 1970 or None) of each service that may call."""
 
 
-class TokenVerifier:
-    """Limits: TOKENS_CACHED_MAX, TOKEN_CACHED_S_MAX. Raises Refused UNAUTHORIZED for whatever is not accepted."""
+class KeySet(Protocol):
+    """Keys that are fetched from elsewhere and rotated there."""
 
-    def __init__(self, rules: TokenRules, clock: Clock) -> None:
+    def find(self, key_id: str | None) -> tuple[str, Any] | None:
+        """(algorithm, key). Raises Unavailable while they are being fetched."""
+
+
+class TokenVerifier:
+    """Limits: TOKENS_CACHED_MAX, TOKEN_CACHED_S_MAX. Raises Refused UNAUTHORIZED for whatever is not accepted.
+
+    `keys`: where tokens are verified by a key set (JWT_JWKS_URL); then no other key is.
+    """
+
+    def __init__(self, rules: TokenRules, clock: Clock, keys: KeySet | None = None) -> None:
         self._rules = rules
         self._clock = clock
+        self._keys = keys
         self._algorithm, self._key = _pinned(rules)
         self._options: Any = {
             "require": ["exp"],
@@ -103,11 +114,12 @@ class TokenVerifier:
         return SERVICE
 
     def _verified(self, token: str, now_s: float) -> tuple[Caller, float]:
-        if self._key is None:
+        algorithm, key = (self._algorithm, self._key) if self._keys is None else self._found(token, self._keys)
+        if key is None:
             raise unauthorized()
         try:
             claims: dict[str, Any] = jwt.decode(
-                token, self._key, algorithms=[self._algorithm], options=self._options,
+                token, key, algorithms=[algorithm], options=self._options,
                 audience=self._rules.audience, issuer=self._rules.issuer,
             )  # fmt: skip
         except (jwt.PyJWTError, ValueError, RecursionError):
@@ -117,6 +129,17 @@ class TokenVerifier:
         if now_s >= expires_at_s or ("nbf" in claims and now_s < _moment(claims["nbf"])):
             raise unauthorized()
         return Caller(_user_of(claims), _roles_of(claims.get("roles"))), expires_at_s
+
+    def _found(self, token: str, keys: KeySet) -> tuple[str, Any]:
+        """Of the token's header its key id alone is believed: it only chooses among keys that are ours."""
+        try:
+            key_id = jwt.get_unverified_header(token).get("kid")
+        except (jwt.PyJWTError, ValueError, RecursionError):
+            raise unauthorized() from None
+        found = keys.find(key_id if isinstance(key_id, str) else None)
+        if found is None:
+            raise unauthorized()
+        return found
 
 
 def unauthorized() -> Refused:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from payment_service.adapters.audit_chain import next_hash
+from payment_service.adapters.memory.idempotency import MemoryKeys
 from payment_service.codecs.events import decode_event, encode_event
 from payment_service.codecs.published import encode_published
 from payment_service.codecs.rest import ATTEMPT_WORDS, BY_PROVIDER, REFUND_WORDS
@@ -50,6 +51,7 @@ class _Call:
     owner: str | None
     due_at: float | None
     tries: int = 0
+    sent_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -60,6 +62,7 @@ class MemoryPaymentStore:
     shards: int = 16
     inbox: dict[str, str] = field(default_factory=dict)
     outbox: list[OutboxRow] = field(default_factory=list)
+    keys: MemoryKeys = field(default_factory=MemoryKeys)
     _rows: dict[str, _Row] = field(default_factory=dict)
     _events: dict[str, list[tuple[int, int | None, str, bytes]]] = field(default_factory=dict)
     _calls: dict[str, _Call] = field(default_factory=dict)
@@ -67,10 +70,10 @@ class MemoryPaymentStore:
     async def load(self, payment_id: str, command_id: str = "") -> Loaded:
         _refuse_unstorable(command_id)
         row = self._rows.get(payment_id)
-        marked = command_id in self.inbox
+        marked, bound = command_id in self.inbox, self.keys.bound(command_id)
         if row is None:
-            return Loaded(None, marked=marked)
-        return Loaded(decode_state(row.state), row.secrets, row.head, marked)
+            return Loaded(None, marked=marked, bound=bound)
+        return Loaded(decode_state(row.state), row.secrets, row.head, marked, bound)
 
     def submit(self, change: Change) -> "asyncio.Future[Committed]":
         future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
@@ -89,8 +92,7 @@ class MemoryPaymentStore:
         _refuse_unstorable(change.payment_id + change.command_id)
         row = self._rows.get(change.payment_id)
         if not change.steps:
-            if change.command_id:
-                self.inbox.setdefault(change.command_id, change.payment_id)
+            self._mark(change)
             return Committed.COMMITTED
         before, after = change.loaded.payment, change.steps[-1].after
         _refuse_unstorable(after.order_id + after.user_id + "".join(r.reason or "" for r in after.refunds))
@@ -99,17 +101,24 @@ class MemoryPaymentStore:
         version = decode_state(row.state).version if row is not None else 0
         if version != (before.version if before is not None else 0) or change.command_id in self.inbox:
             return Committed.CONFLICT
+        if self.keys.is_taken(change):
+            return Committed.CONFLICT
         head = change.loaded.head
         for step, name, data in encoded:
             head = next_hash(CHAIN_KEY, head, change.payment_id, step.version, step.sequence, name, data)
             self._events.setdefault(change.payment_id, []).append((step.version, step.sequence, name, data))
         secrets = change.secrets if change.secrets is not None else (row.secrets if row is not None else NO_SECRETS)
         self._rows[change.payment_id] = _Row(state, secrets, head)
-        if change.command_id:
-            self.inbox[change.command_id] = change.payment_id
+        self._mark(change)
         self._keep_calls(change, before, after)
         self._publish(change)
         return Committed.COMMITTED
+
+    def _mark(self, change: Change) -> None:
+        if change.bound is not None:
+            self.keys.bind(change)
+        elif change.command_id:
+            self.inbox.setdefault(change.command_id, change.payment_id)
 
     def _publish(self, change: Change) -> None:
         direct = not any(row.payment_id == change.payment_id for row in self.outbox)
@@ -149,6 +158,8 @@ class MemoryPaymentStore:
                 call.owner = intent.owner
                 call.due_at = now + intent.lease_s if intent.owner is not None else now
                 call.tries += intent.owner is not None
+                if intent.owner is not None and call.sent_at is None:
+                    call.sent_at = now
             elif call is not None:
                 call.owner, call.due_at = None, now + LOOK_AGAIN_S if is_open else None
 
@@ -177,7 +188,23 @@ class MemoryPaymentStore:
         due.sort(key=lambda call: call.due_at or 0.0)
         for call in due[:limit]:
             call.owner, call.due_at, call.tries = owner, now + lease_s, call.tries + 1
-        return [ClaimedCall(decode_call(call.request), call.tries - 1, now) for call in due[:limit]]
+            call.sent_at = now if call.sent_at is None else call.sent_at
+        return [
+            ClaimedCall(decode_call(call.request), call.tries - 1, now, now - (call.sent_at or now))
+            for call in due[:limit]
+        ]
+
+    async def claim_of(self, payment_id: str, owner: str, limit: int, lease_s: float) -> list[ClaimedCall]:
+        now = time.monotonic()
+        claimed: list[ClaimedCall] = []
+        for key, call in self._calls.items():
+            free = call.due_at is not None and (call.owner is None or call.due_at <= now)
+            if key.startswith(f"{payment_id}:") and free and call.tries > 0 and len(claimed) < limit:
+                due_in_s = max(0.0, (call.due_at or now) - now)
+                request = decode_call(call.request)
+                claimed.append(ClaimedCall(request, call.tries, now, now - (call.sent_at or now), due_in_s))
+                call.owner, call.due_at = owner, now + lease_s
+        return claimed
 
     async def renew(self, key: str, owner: str, lease_s: float) -> bool:
         call = self._calls.get(key)
@@ -190,6 +217,7 @@ class MemoryPaymentStore:
         call = self._calls.get(key)
         if call is not None and call.owner == owner and call.due_at is not None:
             call.owner, call.due_at = None, time.monotonic() + delay_s
+            call.sent_at = call.sent_at if sent or call.tries > 1 else None
             call.tries = call.tries if sent else max(0, call.tries - 1)
 
 

@@ -12,6 +12,7 @@ from importlib import resources
 
 import aiopg
 import psycopg2
+from psycopg2.extensions import parse_dsn
 
 from payment_service.adapters.postgres.connecting import connect
 from payment_service.core.errors import Refused, Unavailable
@@ -99,8 +100,11 @@ async def pending(dsn: str) -> list[str]:
         return [name for name, _ in _missing(await _applied(cursor), files)]
 
 
-async def migrate(dsn: str, files: list[tuple[str, str]] | None = None) -> list[str]:
+async def migrate(dsn: str, files: list[tuple[str, str]] | None = None, *, service_dsn: str | None = None) -> list[str]:
     """Apply what is missing; returns the names. Raises Unavailable, Refused (a file was changed, or fails).
+
+    `service_dsn`: how the service connects. If that is with another role, it is granted what the service does, which
+    is not to change what is append-only (0004_audit_log.sql).
 
     Idempotent by the table schema_migrations. Two at once: the second waits, then finds nothing to do.
     """
@@ -121,7 +125,16 @@ async def migrate(dsn: str, files: list[tuple[str, str]] | None = None) -> list[
             # The file and its mark are there together or not at all.
             await cursor.execute(f"begin;\n{text}\n;{mark.decode()};\ncommit")
             done.append(name)
+        if service_dsn is not None:
+            await _grant(cursor, parse_dsn(service_dsn).get("user"))
     return done
+
+
+async def _grant(cursor: aiopg.Cursor, role: str | None) -> None:
+    await cursor.execute("select current_user")
+    ((owner,),) = await cursor.fetchall()
+    if role is not None and role != owner:
+        await cursor.execute("select payment_service.grant_to_service(%s)", (role,))
 
 
 async def _lock(cursor: aiopg.Cursor) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from payment_service.adapters.postgres import arrays
 from payment_service.adapters.postgres.batching import Batches, Waiting, answer_all
 from payment_service.adapters.postgres.finding import find_payments
+from payment_service.adapters.postgres.idempotency import bound_of
 from payment_service.adapters.postgres.pool import ConnectionLost, Database, StatementRefused, TryAgain
 from payment_service.adapters.postgres.queries import QUERIES
 from payment_service.adapters.postgres.statement import (
@@ -26,10 +27,11 @@ from payment_service.adapters.postgres.statement import (
     secrets_place,
     unstorable,
 )
-from payment_service.adapters.postgres.verifying import StoredHistory, problems_of
+from payment_service.adapters.postgres.verifying import history_of, problems_of
 from payment_service.codecs.events import decode_event
 from payment_service.codecs.state import decode_secrets, decode_state
 from payment_service.core.errors import PaymentError, Refused, Unavailable
+from payment_service.core.idempotency import PREFIX, Bound
 from payment_service.core.ports import (
     NO_SECRETS,
     NOT_THERE,
@@ -56,8 +58,8 @@ each lock time-out takes a second."""
 READ_TRIES_MAX = 2
 LOCKED_RETRY_AFTER_S = 1.0
 DRAIN_S = 10.0
-DUPLICATE_COMMAND = "inbox_pkey"
-"""The constraint that says that a command was carried out before."""
+DUPLICATE_COMMAND = frozenset({"inbox_pkey", "idempotency_keys_pkey"})
+"""The constraints that say that a command was carried out before."""
 
 OnOutbox = Callable[[Sequence[tuple[OutboxRow, bool]]], None]
 """Told of committed events; True: nothing older of that payment waits, it may go out at once."""
@@ -74,16 +76,22 @@ class PostgresPaymentStore:
 
     def __init__(
         self, database: Database, cipher: Cipher, chain_key: bytes, shards: int,
-        on_outbox: OnOutbox, foreign_shards: ForeignShards = lambda shards: shards,
+        on_outbox: OnOutbox, foreign_shards: ForeignShards = lambda shards: shards, *, tells_orders: bool = False,
     ) -> None:  # fmt: skip
         self._database = database
         self._cipher = cipher
         self._chain_key = chain_key
-        self._encoder = Encoder(cipher, chain_key, shards)
+        self._encoder = Encoder(cipher, chain_key, shards, tells_orders)
         self._on_outbox = on_outbox
         self._foreign_shards = foreign_shards
+        self.on_head: Callable[[str, int, str], None] | None = None
+        """Told of each committed payment: its version, and the head of its audit chain."""
+        self.on_version: Callable[[str, int], None] | None = None
+        """Told of each payment that has, or may have, a newer version, before anybody is answered."""
+        self.on_word: Callable[[], None] | None = None
+        """Told that a word for the order service was committed."""
         self._writes: Batches[Encoded, Committed] = Batches(
-            self._commit_batch, lambda write: write.answer(Committed.LOST),
+            self._commit_batch, self._lost,
             workers=WRITERS, batch_max=BATCH_MAX, bytes_max=BATCH_BYTES_MAX, queue_max=QUEUE_MAX,
         )  # fmt: skip
         self._reads: Batches[tuple[str, str], Loaded] = Batches(
@@ -126,7 +134,7 @@ class PostgresPaymentStore:
                     answer_all(part, error)
                 except ConnectionLost:
                     for write in part:
-                        write.answer(Committed.LOST)
+                        self._lost(write)
                 except (TryAgain, StatementRefused) as error:
                     if isinstance(error, TryAgain) and left:
                         continue
@@ -147,11 +155,17 @@ class PostgresPaymentStore:
     def _committed(self, batch: Sequence[_Write], rows: list[Any]) -> None:
         won: dict[str, bool] = dict(rows)
         offered: list[tuple[OutboxRow, bool]] = []
+        words = False
         for write in batch:
             encoded = write.item
             if encoded.row is not None and encoded.change.payment_id not in won:
                 write.answer(Committed.CONFLICT)
                 continue
+            if encoded.row is not None and self.on_head is not None:
+                self.on_head(encoded.change.payment_id, encoded.change.steps[-1].version, encoded.events[-1][6])
+            if encoded.row is not None and self.on_version is not None:
+                self.on_version(encoded.change.payment_id, encoded.change.steps[-1].version)
+            words = words or encoded.order is not None
             if encoded.outbox:
                 direct = won[encoded.change.payment_id]
                 for row in encoded.outbox:
@@ -163,6 +177,13 @@ class PostgresPaymentStore:
                 self._on_outbox(offered)
             except Exception:  # its rows are in the outbox, and are read from there
                 _log.exception("the publisher did not take committed events")
+        if words and self.on_word is not None:
+            self.on_word()
+
+    def _lost(self, write: _Write) -> None:
+        if write.item.row is not None and self.on_version is not None:
+            self.on_version(write.item.change.payment_id, write.item.change.steps[-1].version)
+        write.answer(Committed.LOST)
 
     # --- reading ---------------------------------------------------------------------------------------------
 
@@ -180,25 +201,30 @@ class PostgresPaymentStore:
             arrays.texts([read.item[0] for read in batch]),
             arrays.texts([read.item[1] for read in batch]),
         )
+        keyed = any(read.item[1].startswith(PREFIX) for read in batch)
         try:
-            rows = await self._read_query(QUERIES["load"], parameters, hot=True)
+            rows = await self._read_query(QUERIES["load_with_keys" if keyed else "load"], parameters, hot=True)
         except Unavailable as error:
             answer_all(batch, error)
             return
-        for position, state, secrets, head, marked in rows:
+        for position, state, secrets, head, marked, *key in rows:
             read = batch[position]
+            payment_id, command_id = read.item
             try:
-                read.answer(self._loaded(read.item[0], state, secrets, head, marked))
+                bound = bound_of(command_id, key, self._cipher) if key else None
+                read.answer(self._loaded(payment_id, state, secrets, head, marked, bound))
             except PaymentError as error:
                 read.fail(error)
 
-    def _loaded(self, payment_id: str, state: str | None, secrets: Any, head: Any, marked: bool) -> Loaded:
+    def _loaded(
+        self, payment_id: str, state: str | None, secrets: Any, head: Any, marked: bool, bound: Bound | None
+    ) -> Loaded:
         if state is None:
-            return Loaded(None, marked=marked)
+            return Loaded(None, marked=marked, bound=bound)
         unsealed = NO_SECRETS
         if secrets is not None:
             unsealed = decode_secrets(self._cipher.unseal(bytes(secrets), secrets_place(payment_id)))
-        return Loaded(decode_state(state), unsealed, bytes(head), marked)
+        return Loaded(decode_state(state), unsealed, bytes(head), marked, bound)
 
     async def events(self, payment_id: str) -> list[StoredEvent]:
         if not arrays.is_storable(payment_id):
@@ -217,17 +243,8 @@ class PostgresPaymentStore:
 
     async def verify_chain(self, payment_id: str) -> list[str]:
         """What is wrong with the payment's audit chain; empty when nothing is."""
-        ((state, head, version, versions, sequences, types, data, hashes),) = await self._read_query(
-            QUERIES["history"], (payment_id,)
-        )
-        history = StoredHistory(
-            payment_id, state, bytes(head) if head is not None else None, version,
-            [
-                (v, s, t, bytes(d), bytes(h))
-                for v, s, t, d, h in zip(versions, sequences, types, data, hashes, strict=True)
-            ],
-        )  # fmt: skip
-        return problems_of(self._chain_key, history)
+        (row,) = await self._read_query(QUERIES["history"], (payment_id,))
+        return problems_of((self._chain_key,), history_of(payment_id, row))
 
     async def _read_query(self, query: str, parameters: Sequence[Any], *, hot: bool = False) -> list[Any]:
         """A read may simply be repeated when its connection breaks."""
@@ -242,7 +259,7 @@ class PostgresPaymentStore:
 def _fail_alone(write: _Write, error: TryAgain | StatementRefused) -> None:
     if isinstance(error, TryAgain):
         write.fail(Unavailable("the payment is locked", retry_after_s=LOCKED_RETRY_AFTER_S))
-    elif error.constraint == DUPLICATE_COMMAND:
+    elif error.constraint in DUPLICATE_COMMAND:
         write.answer(Committed.CONFLICT)
     elif error.is_data:
         write.fail(unstorable())

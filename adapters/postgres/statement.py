@@ -6,16 +6,19 @@ together is then only joining columns.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from payment_service.adapters.audit_chain import next_hash
 from payment_service.adapters.postgres import arrays as a
+from payment_service.adapters.postgres.idempotency import key_parts
 from payment_service.adapters.postgres.queries import QUERIES
 from payment_service.codecs.events import encode_event
 from payment_service.codecs.published import encode_published, refund_id, transaction_id
 from payment_service.codecs.rest import ATTEMPT_WORDS, BY_PROVIDER, REFUND_WORDS
 from payment_service.codecs.state import encode_call, encode_secrets, encode_state
-from payment_service.codecs.transactions import LOOK_AGAIN_S, OPEN_STATUSES, is_same_call
+from payment_service.codecs.transactions import LOOK_AGAIN_S, OPEN_STATUSES, is_same_call, moved_by
+from payment_service.core.effects import word_for_order
 from payment_service.core.errors import Refused
 from payment_service.core.ids import shard_of
 from payment_service.core.payment import Payment, provider_key, status_of
@@ -24,6 +27,14 @@ from payment_service.core.terms import Kind
 
 ROW_BYTES = 400
 """What a row adds to a statement beside its documents, roughly."""
+TEXTS_MAX = 256
+"""Statement texts kept: one for each set of parts that batches have needed."""
+_WON = "won"
+_NONE_WON = "select null::text as id, false as fresh where false"
+_WON_BY = {
+    "insert_payments": "select id, true as fresh from ins",
+    "update_payments": "select id, false as fresh from upd",
+}
 
 _PAYMENT_COLUMNS: tuple[Callable[[Any], str], ...] = (
     a.texts, a.numbers, a.texts, a.texts, a.words, a.texts, a.numbers, a.texts, a.numbers, a.numbers, a.numbers,
@@ -35,11 +46,13 @@ _EVENT_COLUMNS: tuple[Callable[[Any], str], ...] = (
 _INBOX_COLUMNS: tuple[Callable[[Any], str], ...] = (a.texts, a.texts)
 _TRANSACTION_COLUMNS: tuple[Callable[[Any], str], ...] = (
     a.texts, a.texts, a.numbers, a.words, a.words, a.numbers, a.texts, a.texts, a.texts, a.optional_texts,
-    a.optional_words, a.optional_texts, a.numbers, a.numbers, a.numbers, a.numbers,
+    a.optional_words, a.optional_texts, a.numbers, a.numbers, a.numbers, a.numbers, a.numbers,
 )  # fmt: skip
 _REFUND_COLUMNS: tuple[Callable[[Any], str], ...] = (
     a.texts, a.texts, a.numbers, a.numbers, a.texts, a.words, a.optional_texts, a.optional_texts, a.numbers, a.numbers,
+    a.numbers,
 )  # fmt: skip
+_ORDER_COLUMNS: tuple[Callable[[Any], str], ...] = (a.texts, a.texts, a.numbers, a.words, a.texts)
 _Row = tuple[Any, ...]
 
 
@@ -58,6 +71,8 @@ class Encoder:
     cipher: Cipher
     chain_key: bytes
     shards: int
+    tells_orders: bool = False
+    """The order service hears of outcomes: nobody else pays for its rows."""
 
 
 class Encoded:
@@ -66,7 +81,7 @@ class Encoded:
     `row` None: a change that only marks its command.
     """
 
-    __slots__ = ("change", "events", "outbox", "refunds", "row", "size", "transactions")
+    __slots__ = ("change", "events", "order", "outbox", "refunds", "row", "size", "transactions")
 
     def __init__(self, change: Change) -> None:
         self.change = change
@@ -75,6 +90,7 @@ class Encoded:
         self.outbox: list[OutboxRow] = []
         self.transactions: list[_Row] = []
         self.refunds: list[_Row] = []
+        self.order: _Row | None = None
         self.size = ROW_BYTES
 
 
@@ -135,6 +151,11 @@ def _encode_steps(encoded: Encoded, encoder: Encoder) -> None:
         head.hex(), payment.created_at_ms, payment.updated_at_ms,
     )  # fmt: skip
     encoded.size += size + len(state)
+    if encoder.tells_orders:
+        told = word_for_order(before, payment)
+        if told is not None:
+            encoded.order = (payment.order_id, payment_id, payment.version, told.word, told.reason)
+            encoded.size += ROW_BYTES
     if payment.attempts or payment.refunds:
         _encode_calls(encoded, before, payment, encoder)
 
@@ -150,7 +171,7 @@ def _encode_calls(encoded: Encoded, before: Payment | None, after: Payment, enco
         _add_call(
             encoded, encoder, after, intents.get(key), key, attempt.kind, attempt.number, attempt.amount_minor,
             attempt.provider, attempt.provider_id, ATTEMPT_WORDS[attempt.state], attempt.started_at_ms,
-            attempt.updated_at_ms,
+            attempt.updated_at_ms, attempt.moved_minor,
         )  # fmt: skip
     old_refunds = before.refunds if before is not None else ()
     for index, refund in enumerate(after.refunds):
@@ -161,7 +182,7 @@ def _encode_calls(encoded: Encoded, before: Payment | None, after: Payment, enco
             _add_call(
                 encoded, encoder, after, intents.get(key), key, Kind.REFUND, refund.number, refund.amount_minor,
                 after.provider, refund.provider_id, REFUND_WORDS[refund.status], refund.created_at_ms,
-                refund.updated_at_ms,
+                refund.updated_at_ms, 0,
             )  # fmt: skip
         if not a.is_storable((refund.reason or "") + (refund.provider_id or "")):
             raise unstorable()
@@ -169,13 +190,14 @@ def _encode_calls(encoded: Encoded, before: Payment | None, after: Payment, enco
         encoded.refunds.append((
             refund_id(after.payment_id, refund.number), after.payment_id, refund.number, refund.amount_minor,
             after.currency, refund.status, refund.reason, refund.provider_id, refund.created_at_ms,
-            refund.updated_at_ms,
+            refund.updated_at_ms, moved_by(refund),
         ))  # fmt: skip
 
 
 def _add_call(
     encoded: Encoded, encoder: Encoder, payment: Payment, intent: Intent | None, key: str, kind: Kind, number: int,
     amount_minor: int, provider: str, provider_id: str | None, status: str, created_ms: int, updated_ms: int,
+    moved_minor: int,
 ) -> None:  # fmt: skip
     """`tries` counts who may have sent it: the worker that commits its own intent is the first of them."""
     row_id = transaction_id(payment.payment_id, kind, number)
@@ -191,7 +213,7 @@ def _add_call(
     encoded.size += ROW_BYTES
     encoded.transactions.append((
         row_id, payment.payment_id, number, kind, status, amount_minor, payment.currency, provider, key,
-        provider_id, request, owner, wait_s, int(owner is not None), created_ms, updated_ms,
+        provider_id, request, owner, wait_s, int(owner is not None), created_ms, updated_ms, moved_minor,
     ))  # fmt: skip
 
 
@@ -203,33 +225,49 @@ def build_statement(batch: Sequence[Encoded], notify: str | None) -> tuple[str, 
 
     def add(name: str, columns: Sequence[Callable[[Any], str]], rows: Sequence[_Row]) -> None:
         if rows:
-            parts.append(QUERIES[name])
-            parameters.extend(encode(column) for encode, column in zip(columns, zip(*rows, strict=True), strict=True))
+            parts.append(name)
+            parameters.extend([encode(column) for encode, column in zip(columns, zip(*rows, strict=True), strict=True)])
 
-    won: list[str] = []
     if changed:
         add("changes", _PAYMENT_COLUMNS, [one.row for one in changed if one.row is not None])
         # Without these the planner would look for payments to update among those that are only inserted.
         if any(one.change.loaded.payment is None for one in changed):
-            parts.append(QUERIES["insert_payments"])
-            won.append("select id, true as fresh from ins")
+            parts.append("insert_payments")
         if any(one.change.loaded.payment is not None for one in changed):
-            parts.append(QUERIES["update_payments"])
-            won.append("select id, false as fresh from upd")
-    parts.append(f"won as ({' union all '.join(won) or 'select null::text as id, false as fresh where false'})")
+            parts.append("update_payments")
+    parts.append(_WON)
     add("insert_events", _EVENT_COLUMNS, [row for one in changed for row in one.events])
     if any(one.outbox for one in changed):
-        parts.append(QUERIES["insert_outbox"])
-    marks = [(one.change.command_id, one.change.payment_id) for one in changed if one.change.command_id]
+        parts.append("insert_outbox")
+    marks = [
+        (one.change.command_id, one.change.payment_id)
+        for one in changed
+        if one.change.command_id and one.change.bound is None
+    ]
     add("insert_inbox", _INBOX_COLUMNS, marks)
     add("upsert_transactions", _TRANSACTION_COLUMNS, [row for one in changed for row in one.transactions])
     add("upsert_refunds", _REFUND_COLUMNS, [row for one in changed for row in one.refunds])
-    unchanged = [one.change for one in batch if one.row is None and one.change.command_id]
-    add("mark_unchanged", _INBOX_COLUMNS, [(change.command_id, change.payment_id) for change in unchanged])
-    result = QUERIES["result"]
+    add("tell_orders", _ORDER_COLUMNS, [one.order for one in changed if one.order is not None])
+    unchanged = [
+        (one.change.command_id, one.change.payment_id)
+        for one in batch
+        if one.row is None and one.change.command_id and one.change.bound is None
+    ]
+    add("mark_unchanged", _INBOX_COLUMNS, unchanged)
+    if any(one.change.bound is not None for one in batch):
+        for name, columns, rows in key_parts([one.change for one in batch]):
+            add(name, columns, rows)
     if notify is not None:
-        # A part that nothing reads is not run unless it writes: the notification has to be asked for.
-        parts.append(QUERIES["notify_owners"])
+        parts.append("notify_owners")
         parameters.append(notify)
-        result += " cross join ntf"
-    return f"with {', '.join(parts)} {result}", parameters
+    return _text(tuple(parts)), parameters
+
+
+@lru_cache(maxsize=TEXTS_MAX)
+def _text(parts: tuple[str, ...]) -> str:
+    """The same object for the same parts: 6 KB are neither joined nor hashed again for each statement."""
+    won = " union all ".join([_WON_BY[name] for name in parts if name in _WON_BY]) or _NONE_WON
+    texts = [f"won as ({won})" if name is _WON else QUERIES[name] for name in parts]
+    # A part that nothing reads is not run unless it writes: the notification has to be asked for.
+    asked = " cross join ntf" if "notify_owners" in parts else ""
+    return f"with {', '.join(texts)} {QUERIES['result']}{asked}"

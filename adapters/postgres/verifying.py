@@ -3,7 +3,9 @@
 Room: adapters/postgres. Pure.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from payment_service.adapters.audit_chain import next_hash
 from payment_service.codecs.events import decode_event
@@ -24,8 +26,20 @@ class StoredHistory:
     """version, sequence, type, data, hash."""
 
 
-def problems_of(key: bytes, stored: StoredHistory) -> list[str]:
-    """Every way in which it does not fit, in words; empty when it does."""
+def history_of(payment_id: str, row: Sequence[Any]) -> StoredHistory:
+    """From what the queries `history` and `histories` give."""
+    state, head, version, versions, sequences, types, data, hashes = row
+    return StoredHistory(
+        payment_id, state, bytes(head) if head is not None else None, version,
+        [
+            (v, s, t, bytes(d), bytes(h))
+            for v, s, t, d, h in zip(versions, sequences, types, data, hashes, strict=True)
+        ],
+    )  # fmt: skip
+
+
+def problems_of(keys: Sequence[bytes], stored: StoredHistory) -> list[str]:
+    """Every way in which it does not fit, in words; empty when it does. `keys`: the present one, then older ones."""
     problems: list[str] = []
     head, sequence_before = b"", 0
     for expected, (version, sequence, type_name, data, digest) in enumerate(stored.events, start=1):
@@ -36,7 +50,8 @@ def problems_of(key: bytes, stored: StoredHistory) -> list[str]:
             if sequence != sequence_before + 1:
                 problems.append(f"version {version}: published as {sequence} after {sequence_before}")
             sequence_before = sequence
-        if digest != next_hash(key, head, stored.payment_id, version, sequence, type_name, data):
+        place = (stored.payment_id, version, sequence, type_name, data)
+        if all(digest != next_hash(key, head, *place) for key in keys):
             problems.append(f"version {version}: its hash does not fit")
         head = digest
     if stored.state is None:

@@ -1,6 +1,7 @@
 """The mock: a provider inside the process, for development and tests. It takes no money and needs no network.
 
-Amounts: integer minor units, as everywhere inside. Tokens decide the outcome, as Stripe's test tokens do (`VERDICTS`);
+Amounts: integer minor units, as everywhere inside. Tokens decide the outcome, as Stripe's test tokens do
+(mock_tokens.py);
 nothing is left to chance. Two steps as with real providers: the object (`mock_pi_…`), then what is done with it.
 Retry rule: the same key gives the same answer and moves money once; a key used for something else is UNKNOWN with
 IDEMPOTENCY_MISMATCH.
@@ -14,24 +15,29 @@ An object that is in memory is asked like a real provider: a key it never got is
 """
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Protocol
 
+from pydantic import SecretStr
+
 from payment_service.adapters.providers.mock_memory import MockMemory, MockObject, State
+from payment_service.adapters.providers.mock_methods import MockMethods
+from payment_service.adapters.providers.mock_remote import RemoteMock
+from payment_service.adapters.providers.mock_tokens import YES, outcome_of
+from payment_service.adapters.providers.mock_webhooks import MockWebhooks, remote_objects
 from payment_service.adapters.providers.registration import (
-    CARD_DECLINED,
     IDEMPOTENCY_MISMATCH,
     NOT_FOUND,
+    OBJECT_NOT_OURS,
     PROVIDER_ERROR,
     PROVIDER_TIMEOUT,
     Registration,
     Sessions,
 )
-from payment_service.core.ports import Answer, Clock, NextAction, ProviderCall
+from payment_service.core.ports import Answer, Clock, NextAction, Provider, ProviderCall
 from payment_service.core.terms import TAKES_MONEY, Kind, Verdict
 
-INVALID_METHOD = "INVALID_PAYMENT_METHOD"
 OBJECT_CANCELLED = "OBJECT_CANCELLED"
 INVALID_STATE = "INVALID_STATE"
 AMOUNT_TOO_LARGE = "AMOUNT_TOO_LARGE"
@@ -47,6 +53,12 @@ class MockSettings(Protocol):
     def mock_latency_ms(self) -> int: ...
 
     @property
+    def mock_provider_url(self) -> str | None: ...
+
+    @property
+    def mock_webhook_secret(self) -> SecretStr | None: ...
+
+    @property
     def public_url(self) -> str | None: ...
 
     @property
@@ -56,7 +68,10 @@ class MockSettings(Protocol):
     def is_production(self) -> bool: ...
 
 
-def _build(settings: MockSettings, clock: Clock, sessions: Sessions) -> "MockProvider":
+def _build(settings: MockSettings, clock: Clock, sessions: Sessions) -> Provider:
+    """In this process, or the one of another that MOCK_PROVIDER_URL names."""
+    if settings.mock_provider_url is not None:
+        return RemoteMock(settings.mock_provider_url, sessions)
     return MockProvider(
         clock,
         public_url=settings.public_url or f"http://localhost:{settings.port}",
@@ -65,50 +80,21 @@ def _build(settings: MockSettings, clock: Clock, sessions: Sessions) -> "MockPro
     )
 
 
+def _webhooks(settings: MockSettings, clock: Clock, sessions: Sessions) -> MockWebhooks | None:
+    secret, url = settings.mock_webhook_secret, settings.mock_provider_url
+    if secret is None:
+        return None
+    return MockWebhooks(secret.get_secret_value(), remote_objects(url, sessions) if url is not None else None)
+
+
 PROVIDER: Registration[MockSettings] = Registration(
     name="MOCK",
     configured=lambda settings: not settings.is_production,
     build=_build,
-    networked=False,
+    webhooks=_webhooks,
+    methods=lambda settings, clock, sessions: MockMethods(),
+    networked=lambda settings: settings.mock_provider_url is not None,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a token asks for. `answers` False: the provider stays silent for ever."""
-
-    verdict: Verdict
-    code: str = ""
-    message: str = ""
-    decline_code: str | None = None
-    redirect: bool = False
-    answers: bool = True
-
-
-YES = Outcome(Verdict.APPROVED)
-NO_SUCH_METHOD = Outcome(Verdict.DECLINED, INVALID_METHOD, "no such payment method")
-
-VERDICTS: dict[str, Outcome] = {
-    "tok_visa": YES,
-    "tok_chargeDeclined": Outcome(Verdict.DECLINED, CARD_DECLINED, "the card was declined", "card_declined"),
-    "tok_chargeDeclinedInsufficientFunds": Outcome(
-        Verdict.DECLINED, CARD_DECLINED, "the card has insufficient funds", "insufficient_funds"
-    ),
-    "tok_threeDSecure": Outcome(Verdict.PENDING, redirect=True),
-    "tok_pending": Outcome(Verdict.PENDING),
-    "tok_timeout": Outcome(Verdict.UNKNOWN, PROVIDER_TIMEOUT, "the provider did not answer", answers=False),
-    "tok_error": Outcome(Verdict.UNKNOWN, PROVIDER_ERROR, "the provider answered 500"),
-}
-
-
-def outcome_of(token: str | None) -> Outcome:
-    """No method at all is a yes, and so is every other token of the right form (contract §7)."""
-    if token is None:
-        return YES
-    outcome = VERDICTS.get(token)
-    if outcome is not None:
-        return outcome
-    return YES if token.startswith(("tok_", "pm_")) else NO_SUCH_METHOD
 
 
 def object_id_of(call: ProviderCall) -> str:
@@ -167,6 +153,11 @@ class MockProvider:
 
     async def send(self, call: ProviderCall) -> Answer:
         """What the provider does, it does before the latency: a call that is given up meanwhile has happened."""
+        if call.adopted:  # it does not know whose its objects are
+            return Answer(
+                Verdict.DECLINED, object_id=call.object_id, code=OBJECT_NOT_OURS, message="the mock adopts no object",
+                object_closed=True,
+            )  # fmt: skip
         object_id = object_id_of(call)
         fingerprint = _fingerprint(call, object_id)
         said = self._memory.said.get(call.key)
@@ -187,6 +178,8 @@ class MockProvider:
         if said is not None:
             if said.fingerprint != _fingerprint(call, object_id):
                 return _MISMATCH
+            if said.answer.code in (PROVIDER_ERROR, PROVIDER_TIMEOUT):
+                return _NOT_FOUND  # the charge failed, the look-up does not: it was not done
             if said.answer.verdict is not Verdict.PENDING:
                 return said.answer
             return self._now(self._memory.objects[object_id], call.key)

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from aiohttp import ClientSession
 
+from payment_service.core.payment_method import MethodKeeper
 from payment_service.core.ports import Clock, Provider
 from payment_service.core.webhooks import WebhookReader
 
@@ -30,7 +31,9 @@ class Registration(Generic[SettingsT]):
     """Requests a second that the account may make, over all workers; None: no limit is known."""
     webhooks: Callable[[SettingsT, Clock, Sessions], WebhookReader | None] | None = None
     """Gives None when the settings that verify its webhooks are missing."""
-    networked: bool = True
+    methods: Callable[[SettingsT, Clock, Sessions], MethodKeeper] | None = None
+    """None: it keeps no methods of payment for us."""
+    networked: bool | Callable[[SettingsT], bool] = True
     """False: in this process. It has no rate to keep, and its troubles are asked for by a test: no breaker."""
 
 
@@ -50,8 +53,16 @@ RATE_LIMITED = "RATE_LIMITED"
 """NOT_SENT: the provider refused to look at it (429)."""
 NOT_FOUND = "NOT_FOUND"
 """UNKNOWN, by a look-up: the provider does not know it, yet. Never NOT_SENT."""
+OBJECT_NOT_OURS = "OBJECT_NOT_OURS"
+"""DECLINED and closed: the provider object that the caller named (`adopted`) is not of this payment."""
+KEY_REFUSED = "PROVIDER_KEY_REFUSED"
+"""NOT_SENT: it looked at our credentials and at nothing else (401, 403). No call gets through until that is mended."""
+NOT_UNDERSTOOD = "ANSWER_NOT_UNDERSTOOD"
+"""UNKNOWN: a word, status or body that is in no table of ours."""
 IDEMPOTENCY_MISMATCH = "IDEMPOTENCY_MISMATCH"
 """UNKNOWN: the key was used for something else. Our bug."""
 
 TROUBLE = frozenset({PROVIDER_UNAVAILABLE, PROVIDER_TIMEOUT, PROVIDER_ERROR, ADAPTER_ERROR})
 """What counts as a failure of the provider; every other answer shows that it is well."""
+UNANSWERED = TROUBLE | {RATE_LIMITED, KEY_REFUSED, NOT_UNDERSTOOD}
+"""Codes of a look-up that says nothing about the call it asked for: nothing may be sent or cancelled because of it."""

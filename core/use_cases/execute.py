@@ -11,16 +11,19 @@ Room: core/use_cases. Awaits on ports only.
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import field, replace
 from typing import Any
 
 from payment_service.core.commands import Command, CreatePayment
 from payment_service.core.decide import decide
-from payment_service.core.effects import CallProvider, effects_of
+from payment_service.core.effects import CallProvider, call_of
 from payment_service.core.errors import OutcomeUnknown, Unavailable
 from payment_service.core.events import Event
 from payment_service.core.facts import apply
-from payment_service.core.payment import Payment
+from payment_service.core.frozen import dataclass
+from payment_service.core.idempotency import Bound, RequestKey, bind, check, is_free
+from payment_service.core.payment import Payment, attempt_in_the_way
 from payment_service.core.ports import (
     NO_SECRETS,
     NOT_THERE,
@@ -56,6 +59,10 @@ class Outcome:
     intents: tuple[Intent, ...] = ()
     claimed_at: float = 0.0
     """Monotonic seconds before the commit: the lease of an intent of ours ends no earlier than this plus its length."""
+    bound: Bound | None = None
+    """What the caller's key is bound to; None without a key."""
+    again: bool = False
+    """Bound by an earlier request with the same key: this command did nothing."""
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -129,11 +136,13 @@ class Execute:
             self._spawn(job)
 
     def _first_commit(self, job: _Job, done: Eventual[Committed]) -> None:
-        if done.exception() is None and done.result() is Committed.COMMITTED:
+        error = done.exception()
+        committed = done.result() if error is None else None
+        if committed is Committed.COMMITTED:
             self._finish(job, self._outcome(job))
         else:
-            job.lost = done.exception() is None and done.result() is Committed.LOST
-            self._spawn(job, done.exception())
+            job.lost = committed is Committed.LOST
+            self._spawn(job, error)
 
     def _spawn(self, job: _Job, failed: BaseException | None = None) -> None:
         task = asyncio.get_running_loop().create_task(self._run(job, failed))
@@ -169,9 +178,9 @@ class Execute:
             if happened:
                 assert loaded.payment is not None, "facts belong to a payment"
                 return replace(self._outcome(job), payment=loaded.payment, secrets=loaded.secrets)
-            if loaded.marked:
-                assert loaded.payment is not None, "a mark belongs to a payment"
-                return Outcome(loaded.payment, loaded.secrets, ())
+            before = _done_before(job, loaded)
+            if before is not None:
+                return before
             change = self._decide(job, loaded)
             if not change.steps and not (change.command_id and loaded.payment is not None):
                 assert loaded.payment is not None, "without a payment there are facts or a refusal"
@@ -230,35 +239,70 @@ class Execute:
         steps: list[Step] = []
         calls: list[CallProvider] = []
         for event in decide(payment, command):
-            before = payment
             payment, topic = apply(payment, event, command.payment_id)
             sequence = payment.sequence if topic is not None else None
             steps.append(Step(event, payment.version, sequence, topic, payment))
-            calls += [x for x in effects_of(before, event, payment, topic) if isinstance(x, CallProvider)]
+            call = call_of(event)
+            if call is not None:
+                calls.append(call)
         secrets = _secrets_after(loaded, job.context, payment) if steps else None
         if not job.lost:  # else the lease may run since that commit
             job.claimed_at = self.clock.monotonic_s()
-        intents = tuple(
-            Intent(
-                build_call(payment, call.kind, call.number, job.context, secrets or loaded.secrets),
-                None if call.scheduled else self.worker_id,
-                self.lease_s,
+        intents: tuple[Intent, ...] = ()
+        if calls and payment is not None:
+            sealed = secrets or loaded.secrets
+            intents = tuple(
+                Intent(
+                    build_call(payment, call.kind, call.number, job.context, sealed),
+                    None if call.scheduled else self.worker_id,
+                    self.lease_s,
+                )
+                for call in calls
             )
-            for call in calls
-            if payment is not None
-        )
-        job.change = Change(command.payment_id, command.command_id, loaded, tuple(steps), secrets, intents)
+        key = job.context.key
+        bound = None if key is None else _bound(key, command, payment, steps, intents)
+        job.change = Change(command.payment_id, command.command_id, loaded, tuple(steps), secrets, intents, bound)
         return job.change
 
     def _outcome(self, job: _Job) -> Outcome:
         change = job.change
         assert change is not None
-        if self.on_scheduled is not None and any(intent.owner is None for intent in change.intents):
+        if change.intents and self.on_scheduled is not None and any(it.owner is None for it in change.intents):
             self.on_scheduled()
         payment = change.steps[-1].after if change.steps else change.loaded.payment
         assert payment is not None
         secrets = change.loaded.secrets if change.secrets is None else change.secrets
-        return Outcome(payment, secrets, change.steps, change.intents, job.claimed_at)
+        return Outcome(payment, secrets, change.steps, change.intents, job.claimed_at, change.bound)
+
+
+def _done_before(job: _Job, loaded: Loaded) -> Outcome | None:
+    """Of a command that was carried out before: it changes nothing again. Raises Refused and AnsweredBefore, as
+    `check` does."""
+    payment, bound = loaded.payment, loaded.bound
+    if bound is not None:
+        assert job.context.key is not None, "a command id that is made of a key comes with it"
+        check(job.context.key, bound)
+        assert payment is not None, "a key without an answer belongs to a payment"
+        if is_free(bound, payment):
+            return None
+        return Outcome(payment, loaded.secrets, (), bound=bound, again=True)
+    if not loaded.marked:
+        return None
+    assert payment is not None, "a mark belongs to a payment"
+    return Outcome(payment, loaded.secrets, ())
+
+
+def _bound(
+    key: RequestKey, command: Command, payment: Payment | None, steps: Sequence[Step], intents: Sequence[Intent]
+) -> Bound:
+    """To what was started; to what is in the way, when nothing was: its answer is this request's too."""
+    assert payment is not None, "without a payment there are facts or a refusal"
+    if intents:
+        return bind(key, payment, intents[0].call.kind, intents[0].call.number, made=False, waits=True)
+    joined = attempt_in_the_way(payment)
+    made = isinstance(command, CreatePayment) and bool(steps)
+    kind, number = (None, 0) if joined is None else (joined.kind, joined.number)
+    return bind(key, payment, kind, number, made=made, waits=False)
 
 
 def _secrets_after(loaded: Loaded, context: CallContext, payment: Payment | None) -> Secrets | None:
@@ -272,9 +316,10 @@ def _secrets_after(loaded: Loaded, context: CallContext, payment: Payment | None
     if context.next_action is not None:
         after = replace(after, next_action=context.next_action)
     # An attempt that another one displaced is given back when that one was never sent: it can still be acted on.
-    waiting = any(a.state in (AttemptState.ACTION, AttemptState.DISPLACED) for a in payment.attempts)
-    if not waiting and after.next_action is not None:
+    if after.next_action is not None and not any(
+        a.state in (AttemptState.ACTION, AttemptState.DISPLACED) for a in payment.attempts
+    ):
         after = replace(after, next_action=None)
     if payment.captured > 0 or payment.cancelled:
         after = NO_SECRETS
-    return None if after == before else after
+    return None if after is before or after == before else after

@@ -5,9 +5,11 @@ Room: core/use_cases. Awaits on ports only. Knows nothing of HTTP: web/ parses b
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import field
 from typing import Any, Protocol
 
+from payment_service.core.frozen import dataclass
+from payment_service.core.idempotency import Bound, RequestKey
 from payment_service.core.payment import Attempt, Payment, Refund
 from payment_service.core.ports import NextAction, PaymentFilter, PaymentPage, StoredEvent
 from payment_service.core.terms import CaptureMethod
@@ -21,6 +23,10 @@ class Caller:
 
     user_id: str | None
     roles: frozenset[str] = frozenset()
+    key: RequestKey | None = None
+    """The Idempotency-Key of this request."""
+    bearer: str | None = field(default=None, repr=False, compare=False)
+    """The user's own token, where the order service is to be asked with it."""
 
     @property
     def by(self) -> str:
@@ -29,6 +35,11 @@ class Caller:
     @property
     def privileged(self) -> bool:
         return not self.roles.isdisjoint(PRIVILEGED_ROLES)
+
+    @property
+    def command_id(self) -> str:
+        """Of what this request asks for; empty without a key."""
+        return self.key.command_id if self.key is not None else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +55,18 @@ class Answered:
     declined: Attempt | None = None
     """402: the provider said no to this request's attempt."""
     refund: Refund | None = None
+    bound: Bound | None = None
+    """What the caller's key is bound to; None without a key."""
+    again: bool = False
+    """An earlier request with the same key was carried out; this one only tells of it."""
+    open: bool = False
+    """What this tells may still change: under a key it is told anew the next time."""
 
 
 class PaymentRequests(Protocol):
-    """Every method raises Refused (4xx), Unavailable (503, nothing happened); a payment of somebody else is
-    `PAYMENT_NOT_FOUND`, as is one that does not exist."""
+    """Every method raises Refused (4xx), Unavailable (503, nothing happened), OutcomeUnknown (202); a payment of
+    somebody else is `PAYMENT_NOT_FOUND`, as is one that does not exist. With a key in `caller`, those that change
+    something also raise AnsweredBefore, and Refused IDEMPOTENCY_MISMATCH or IDEMPOTENCY_IN_PROGRESS."""
 
     async def create(
         self,
@@ -84,7 +102,8 @@ class PaymentRequests(Protocol):
     ) -> Answered:
         """`refund` is set in the answer. The roles that may are the setting REFUND_ROLES."""
 
-    async def get(self, caller: Caller, payment_id: str) -> Answered: ...
+    async def get(self, caller: Caller, payment_id: str, *, sync: bool = False) -> Answered:
+        """`sync`: the provider is asked first about everything that is open, as long as the caller can wait."""
 
     async def by_order(self, caller: Caller, order_id: str) -> Answered: ...
 

@@ -2,47 +2,43 @@
 
 Room: core/use_cases. Awaits on ports only.
 
-- The intent was committed before; the lease is checked again right before the call; the call is made outside any
-  transaction; its answer is recorded however long that takes.
 - The worker that committed an intent for somebody who waits calls at once (`start`). Scheduled intents, and those
   whose owner's lease ran out, are claimed by the runner (`run`), a bounded number at a time.
 - What was certainly never sent is sent, and stays known as such: that is put back as insistently as an answer is
-  recorded. What may have been sent is looked up, never sent again from here.
+  recorded. What may have been sent is for reconcile.py, which looks first.
+- Whoever wants the truth at once (`ask`) goes the same way, by the same lease.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
-from payment_service.core.commands import ExpireAction, RecordAnswer, RecordObject, RequireAction
 from payment_service.core.errors import Malformed, PaymentError, Refused, Unavailable
-from payment_service.core.payment import Payment, attempt_of, refund_of
+from payment_service.core.payment import Payment, attempt_of, provider_key, refund_of
 from payment_service.core.ports import Answer, CallQueue, ClaimedCall, Clock, Metrics, Provider, ProviderCall
-from payment_service.core.terms import REFUND_OPEN, TAKES_MONEY, AttemptState, Kind, Source, Verdict
+from payment_service.core.terms import REFUND_OPEN, TAKES_MONEY, UNSETTLED, Kind, Verdict
+from payment_service.core.use_cases.call_provider import CANCELLED, SECOND_OBJECT, Calling, is_open, is_wanted
 from payment_service.core.use_cases.execute import Execute, Outcome
-from payment_service.core.use_cases.provider_calls import CallContext
-
-ResultT = TypeVar("ResultT")
+from payment_service.core.use_cases.reconcile import NOT_CONFIGURED, Reconciler
 
 ADMIT_WAIT_S = 2.0
 """How long a request waits for a free call before it is told that nothing was sent."""
-RECORD_DELAY_S_MAX = 5.0
-"""Longest pause between two tries to record an answer. There is no last try: an answer is never given up."""
 CLAIM_MAX = 200
 """Intents claimed in one statement."""
+ASK_MAX = 10
+"""Calls of one payment that are asked about at once; more than that are open in no ordinary life."""
 POLL_S = 1.0
 """How often the runner looks for due intents when nothing wakes it."""
 DRAIN_POLL_S = 0.02
 """How often `stop` looks for calls that were admitted and have not begun."""
 SEND_RETRY_S = 5.0
 """Pause before a scheduled call that was certainly not sent is tried again."""
-CANCELLED = "CANCELLED"
-SECOND_OBJECT = "SECOND_OBJECT"
-"""Why a call was not made although the provider object was: final, unlike a provider that was out of reach."""
-LOOKUP_DELAYS_S = (5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 21600.0, 86400.0)
-"""Pauses between look-ups of one call (design §4); the last one repeats."""
+NOT_CONFIGURED_RETRY_S = 20.0
+"""The same while this worker has no such provider: another one may have it."""
+NOT_CONFIGURED_TRIES = 3
+"""After so many of these pauses a person is asked; it is tried on, and alarmed each time."""
 
 
 @dataclass(slots=True)
@@ -60,8 +56,16 @@ class Effects:
     """Longest time one provider call may take; shorter than the lease."""
     action_ttl_ms: int
     concurrency: int
+    resend_window_s: float = 120.0
+    unanswered: frozenset[str] = frozenset()
+    """As the Reconciler's."""
+    on_alarm: Callable[[str, str], None] = lambda reason, key: None
+    calling: Calling = field(init=False)
+    reconciler: Reconciler = field(init=False)
     _slots: asyncio.Semaphore = field(init=False)
     _running: dict[str, asyncio.Task[Outcome | None]] = field(default_factory=dict)
+    _asking: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    """By payment: one question at a time, however many want its answer."""
     _inside: int = 0
     """Slots taken: calls under way, and those admitted whose intent is being committed."""
     _claiming: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -71,6 +75,11 @@ class Effects:
     def __post_init__(self) -> None:
         assert self.deadline_s < self.lease_s, "a call must end before its lease does"
         self._slots = asyncio.Semaphore(self.concurrency)
+        self.calling = Calling(
+            self.execute, self.queue, self.providers, self.clock, self.metrics, self.worker_id, self.lease_s,
+            self.deadline_s, self.action_ttl_ms, self.on_alarm,
+        )  # fmt: skip
+        self.reconciler = Reconciler(self.calling, self.resend_window_s, self.unanswered)
 
     async def admit(self) -> Callable[[], None]:
         """Room for one call, taken before its intent is committed. Returns what gives the room back.
@@ -135,12 +144,36 @@ class Effects:
                     claimed = await self._claim(free)
             if claimed < free or free <= 0:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), POLL_S)
+                    async with asyncio.timeout(POLL_S):  # wait_for would lose a cancellation that comes with the wake
+                        await self._wake.wait()
 
-    async def _claim(self, limit: int) -> int:
+    async def ask(self, payment: Payment, wait_s: float) -> None:
+        """Ask the provider now about every open call of a payment that may have been sent, and wait for its answers,
+        at most `wait_s`. What another worker has under way is left to it; without a free call nothing is asked."""
+        payment_id = payment.payment_id
+        asking = self._asking.get(payment_id)
+        if asking is None:
+            asking = self._asking[payment_id] = asyncio.get_running_loop().create_task(self._ask(payment))
+            asking.add_done_callback(lambda _: self._asking.pop(payment_id, None))
+        await asyncio.wait((asking,), timeout=wait_s)
+
+    async def _ask(self, payment: Payment) -> None:
+        free = min(ASK_MAX, self.concurrency - self._inside)
+        if free > 0 and not self._stopping:
+            async with self._claiming:
+                await self._claim(free, payment.payment_id)
+        tasks = [self._running[key] for key in _open_keys(payment) if key in self._running]
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _claim(self, limit: int, payment_id: str | None = None) -> int:
         """How many were claimed. Those for which there is no time any more are given back as they were."""
+        queue = self.calling.queue
         try:
-            claimed = await self.queue.claim(self.worker_id, limit, self.lease_s)
+            if payment_id is None:
+                claimed = await queue.claim(self.worker_id, limit, self.lease_s)
+            else:
+                claimed = await queue.claim_of(payment_id, self.worker_id, limit, self.lease_s)
         except Unavailable:
             self.metrics.count("effect_claims_failed")
             return 0
@@ -149,7 +182,7 @@ class Effects:
             self._inside += 1
             if self._stopping:
                 self._leave()
-                await self._put_back(claim.call, 0.0)
+                await self._put_back(claim.call, claim.due_in_s or 0.0, sent=claim.due_in_s is not None)
             else:
                 self._take(claim)
         return len(claimed)
@@ -167,150 +200,61 @@ class Effects:
                     await asyncio.wait(running) if running else await asyncio.sleep(DRAIN_POLL_S)
 
     def _take(self, claim: ClaimedCall) -> None:
-        work = self._send_scheduled(claim) if claim.tries == 0 else self._look_up(claim)
+        work = self._send_scheduled(claim) if claim.tries == 0 else self.reconciler.reconcile(claim)
         self._spawn(claim.call.key, work, self._leave)
 
-    # --- calling ---------------------------------------------------------------------------------------------
+    # --- calls of ours ---------------------------------------------------------------------------------------
 
     async def _perform(self, call: ProviderCall, claimed_at: float) -> Outcome | None:
         """One intent of ours. None: the lease was lost, somebody else settles it."""
-        answer = await self._call(call, claimed_at)
-        return None if answer is None else await self._record(call, answer)
-
-    async def _call(self, call: ProviderCall, claimed_at: float) -> Answer | None:
-        """The provider object first if there is none, with a commit of its id between, then the call itself."""
-        provider = self.providers[call.provider]
-        if call.kind in TAKES_MONEY and call.object_id is None:
-            if not await self._leased(call, claimed_at):
-                return None
-            made = await provider.create_object(call)
-            if made.verdict is not Verdict.APPROVED or made.object_id is None:
-                return made
-            made_id = f"{call.object_key}:made:{made.object_id}"  # another object is other news
-            outcome = await self._tell(
-                RecordObject(call.payment_id, made_id, self.clock.now_ms(), call.number, made.object_id)
-            )
-            if not _is_open(outcome.payment, call):
-                return None  # somebody settled it meanwhile: what the world was told stays true
-            if outcome.payment.cancel_requested:
-                return Answer(Verdict.NOT_SENT, code=CANCELLED)
-            if outcome.payment.object_id != made.object_id:
-                return Answer(Verdict.NOT_SENT, code=SECOND_OBJECT)
-            if made.next_action is not None:
-                return replace(made, verdict=Verdict.PENDING)
-            call = replace(call, object_id=made.object_id)
-        if not await self._leased(call, claimed_at):
-            return None
-        return await provider.send(call)
-
-    async def _leased(self, call: ProviderCall, claimed_at: float) -> bool:
-        """Right before the socket: is there time for the whole call within the lease? Else ask for more."""
-        if self.clock.monotonic_s() + self.deadline_s < claimed_at + self.lease_s:
-            return True
-        try:
-            return await self.queue.renew(call.key, self.worker_id, self.lease_s)
-        except Unavailable:
-            return False
-
-    async def _record(self, call: ProviderCall, answer: Answer, source: Source = Source.LIVE) -> Outcome:
-        now = self.clock.now_ms()
-        self.metrics.count("payment_attempts", provider=call.provider, kind=call.kind, verdict=answer.verdict)
-        if answer.verdict is Verdict.PENDING and answer.next_action is not None and call.kind in TAKES_MONEY:
-            return await self._tell(
-                RequireAction(call.payment_id, "", now, call.number, answer.next_action.type, now + self.action_ttl_ms),
-                CallContext(next_action=answer.next_action),
-            )
-        said = RecordAnswer(
-            call.payment_id, "", now, call.kind, call.number, answer.verdict, source, answer.provider_id,
-            answer.amount_minor, answer.currency, answer.code, answer.message, answer.decline_code, answer.review,
-            answer.object_closed,
-        )  # fmt: skip
-        return await self._tell(said)
-
-    async def _tell(
-        self, command: RecordAnswer | RecordObject | RequireAction, context: CallContext | None = None
-    ) -> Outcome:
-        """A provider's answer is recorded, however long the database is away."""
-        return await self._insist(lambda: self.execute(command, context), Refused)
-
-    async def _insist(self, ask: Callable[[], Awaitable[ResultT]], *final: type[PaymentError]) -> ResultT:
-        """Until it is done, or ends in one of the errors that are `final`."""
-        delay = 0.05
-        while True:
-            try:
-                return await ask()
-            except final:
-                raise
-            except PaymentError:
-                self.metrics.count("effect_retries")
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, RECORD_DELAY_S_MAX)
-
-    # --- the runner's two ways -------------------------------------------------------------------------------
+        answer = await self.calling.call(call, claimed_at)
+        return None if answer is None else await self.calling.record(call, answer)
 
     async def _send_scheduled(self, claim: ClaimedCall) -> Outcome | None:
         """Claimed for the first time: certainly never sent. Wanted still? Then send."""
-        call = claim.call
-        # Given up here, it would be due again as one that may have been sent, and nobody would ever send it.
-        loaded = await self._insist(lambda: self.execute.store.load(call.payment_id), Refused, Malformed)
+        calling, call = self.calling, claim.call
+        # Given up here, it would be due again as one that may have been sent, and would be looked for in vain first.
+        loaded = await calling.insist(lambda: self.execute.store.load(call.payment_id), Refused, Malformed)
         assert loaded.payment is not None, "an intent belongs to a payment"
         payment = loaded.payment
-        if not _is_open(payment, call):
+        if not is_open(payment, call):
             return None
-        if call.kind in TAKES_MONEY and payment.cancel_requested:
-            return await self._record(call, Answer(Verdict.NOT_SENT, code="CANCELLED"))
+        if not is_wanted(payment, call):
+            return await calling.record(call, Answer(Verdict.NOT_SENT, code=CANCELLED))
         if call.provider not in self.providers:
-            await self._put_back(call, SEND_RETRY_S)
+            await self._without_provider(payment, call)
             return None
-        call = replace(call, object_id=payment.object_id if payment.object_open else call.object_id)
-        answer = await self._call(call, claim.claimed_at)
+        if call.kind in TAKES_MONEY and payment.object_open:
+            call = replace(call, object_id=payment.object_id)
+        answer = await calling.call(call, claim.claimed_at)
         unsent = answer is not None and answer.verdict is Verdict.NOT_SENT
         if answer is None or (unsent and answer.code not in (CANCELLED, SECOND_OBJECT)):
             await self._put_back(call, SEND_RETRY_S)
             return None
-        return await self._record(call, answer)
+        return await calling.record(call, answer)
 
-    async def _put_back(self, call: ProviderCall, delay_s: float) -> None:
+    async def _without_provider(self, payment: Payment, call: ProviderCall) -> None:
+        """A worker that lacks a provider must not keep its calls in silence: nobody waits for a scheduled one."""
+        self.calling.alarm(NOT_CONFIGURED, call)
+        if call.kind is Kind.REFUND:
+            since_ms = refund_of(payment, call.number).created_at_ms
+        else:
+            since_ms = attempt_of(payment, call.number).started_at_ms
+        if self.clock.now_ms() - since_ms >= NOT_CONFIGURED_TRIES * NOT_CONFIGURED_RETRY_S * 1000:
+            await self.calling.flag(call, f"{NOT_CONFIGURED}:{call.provider}")
+        await self._put_back(call, NOT_CONFIGURED_RETRY_S)
+
+    async def _put_back(self, call: ProviderCall, delay_s: float, *, sent: bool = False) -> None:
         """This claim sent nothing, for certain. Nothing happens if somebody else has it by now."""
-        await self._insist(lambda: self.queue.reschedule(call.key, self.worker_id, delay_s, sent=False))
-
-    async def _look_up(self, claim: ClaimedCall) -> Outcome | None:
-        """It may have been sent: ask what became of it. What is not known stays as it is, and is asked again."""
-        call = claim.call
-        loaded = await self.execute.store.load(call.payment_id)
-        assert loaded.payment is not None, "an intent belongs to a payment"
-        payment = loaded.payment
-        if call.kind is not Kind.REFUND:
-            attempt = attempt_of(payment, call.number)
-            due = attempt.action_expires_at_ms
-            if attempt.state is AttemptState.ACTION and due is not None and self.clock.now_ms() >= due:
-                await self._later(call, claim, payment)
-                return await self.execute(ExpireAction(call.payment_id, "", self.clock.now_ms(), call.number))
-        if call.provider not in self.providers:
-            await self._later(call, claim, payment)
-            return None
-        call = replace(call, object_id=call.object_id or payment.object_id)
-        answer = await self.providers[call.provider].lookup(call)
-        if answer.verdict is Verdict.NOT_SENT:
-            answer = replace(answer, verdict=Verdict.UNKNOWN)
-        outcome = await self._record(call, answer, Source.LOOKUP)
-        if _is_open(outcome.payment, call):
-            await self._later(call, claim, outcome.payment)
-        return outcome
-
-    async def _later(self, call: ProviderCall, claim: ClaimedCall, payment: Payment) -> None:
-        """Not after the shopper's time is up: then the object is cancelled."""
-        delay = LOOKUP_DELAYS_S[min(claim.tries, len(LOOKUP_DELAYS_S) - 1)]
-        attempt = None if call.kind is Kind.REFUND else attempt_of(payment, call.number)
-        due = attempt.action_expires_at_ms if attempt is not None and attempt.state is AttemptState.ACTION else None
-        if due is not None and due > self.clock.now_ms():
-            delay = min(delay, (due - self.clock.now_ms()) / 1000)
-        await self.queue.reschedule(call.key, self.worker_id, delay, sent=True)
+        queue = self.calling.queue
+        await self.calling.insist(lambda: queue.reschedule(call.key, self.worker_id, delay_s, sent=sent))
 
 
-def _is_open(payment: Payment, call: ProviderCall) -> bool:
-    if call.kind is Kind.REFUND:
-        return refund_of(payment, call.number).status in REFUND_OPEN
-    return attempt_of(payment, call.number).state in (
-        AttemptState.OPEN, AttemptState.UNKNOWN, AttemptState.ACTION, AttemptState.DISPLACED,
-    )  # fmt: skip
+def has_open_calls(payment: Payment) -> bool:
+    return bool(_open_keys(payment))
+
+
+def _open_keys(payment: Payment) -> list[str]:
+    attempts = [(a.kind, a.number) for a in payment.attempts if a.state in UNSETTLED]
+    refunds = [(Kind.REFUND, r.number) for r in payment.refunds if r.status in REFUND_OPEN]
+    return [provider_key(payment.payment_id, kind, number) for kind, number in (*attempts, *refunds)]

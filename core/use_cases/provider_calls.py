@@ -3,9 +3,12 @@
 Room: core/use_cases. Pure: the same payment and context give the same request, so a retry is the same bytes.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
-from payment_service.core.payment import Attempt, Payment, attempt_of, provider_key, refund_of
+from payment_service.core.frozen import dataclass
+from payment_service.core.idempotency import RequestKey
+from payment_service.core.payment import Attempt, Payment, attempt_of, is_about_open_object, provider_key, refund_of
+from payment_service.core.payment_method import Usable
 from payment_service.core.ports import NO_SECRETS, NextAction, ProviderCall, Secrets
 from payment_service.core.terms import TAKES_MONEY, AttemptState, Kind
 
@@ -20,6 +23,12 @@ class CallContext:
     """A one-time token to keep sealed until the payment is processed."""
     return_url: str | None = None
     next_action: NextAction | None = field(default=None, repr=False)
+    adopted: bool = False
+    """The caller named the provider object that the attempt is about."""
+    saved: Usable | None = None
+    """The saved method that was found for the attempt this command starts."""
+    key: RequestKey | None = None
+    """The caller's Idempotency-Key; then the command's id is made of it."""
 
 
 NO_CONTEXT = CallContext()
@@ -42,7 +51,11 @@ def build_call(
         attempt = attempt_of(payment, number)
         amount, provider = attempt.amount_minor, attempt.provider
         taken = None if kind in TAKES_MONEY else _approved(payment, (Kind.AUTHORIZE,))
-    token = context.method_token or context.stored_token or secrets.method_token
+    object_id = payment.object_id if payment.object_open or kind not in TAKES_MONEY else None
+    if kind is Kind.REFUND and taken is not None and not is_about_open_object(payment, taken):
+        object_id = None  # another object has followed the one that took the money: its charge says which that was
+    method = attempt_of(payment, number).payment_method_id if kind in TAKES_MONEY else None
+    token, customer = _means_of_payment(context, secrets, method, provider)
     return ProviderCall(
         key=provider_key(payment.payment_id, kind, number),
         kind=kind,
@@ -53,10 +66,26 @@ def build_call(
         amount_minor=amount,
         currency=payment.currency,
         capture_method=payment.capture_method,
-        object_id=payment.object_id if payment.object_open or kind not in TAKES_MONEY else None,
+        object_id=object_id,
         object_key=provider_key(payment.payment_id, "object", payment.object_number + 1),
         method_token=token if kind in TAKES_MONEY else None,
         return_url=context.return_url,
         description=payment.description,
         charge_id=taken.provider_id if taken is not None else None,
+        adopted=context.adopted and kind in TAKES_MONEY,
+        payment_method_id=method,
+        customer=customer if kind in TAKES_MONEY else None,
     )
+
+
+def _means_of_payment(
+    context: CallContext, secrets: Secrets, method: str | None, provider: str
+) -> tuple[str | None, str | None]:
+    """(token, customer). A saved method is what the attempt names or nothing: one that was not found, or is another
+    provider's, is never replaced by something else."""
+    if method is None:
+        return context.method_token or context.stored_token or secrets.method_token, None
+    saved = context.saved
+    if saved is None or (saved.method_id, saved.provider) != (method, provider):
+        return None, None
+    return saved.token, saved.customer

@@ -125,7 +125,7 @@ async def test_an_exception_is_unknown_and_logged_without_its_text(
     with caplog.at_level(logging.ERROR):
         answer = await g.provider.send(CALL)
     assert (answer.verdict, answer.code) == (Verdict.UNKNOWN, "ADAPTER_ERROR")
-    assert "payment_id=pay_1" in caplog.text
+    assert "key=pay_1" in caplog.text
     assert "test_guarded.py:" in caplog.text, "where it came from"
     assert "tok_secret" not in caplog.text
     assert g.provider.calls_inside == 0
@@ -337,6 +337,7 @@ class Some:
     provider_concurrency: int = 7
     provider_deadline_s: float = 3.0
     some_rate_per_s: float = 25.0
+    mock_provider_url: str | None = None
 
 
 def test_limits_come_from_the_settings_and_the_registration() -> None:
@@ -346,6 +347,8 @@ def test_limits_come_from_the_settings_and_the_registration() -> None:
     assert limits_for(networked, Some(), workers=50) == GuardLimits(7, 3.0, 1.5, RateRule(0.5, 1.0), BREAKER)
     assert limits_for(networked, Some()).rate == RateRule(25.0, 25.0)
     assert limits_for(PROVIDER, Some()) == GuardLimits(7, 3.0, 1.5, None, None)
+    remote = Some(mock_provider_url="http://127.0.0.1:12111")
+    assert limits_for(PROVIDER, remote).breaker == BREAKER, "over the network it can be ill"
 
 
 async def test_every_kind_and_operation_has_its_urgency() -> None:

@@ -1,5 +1,6 @@
 """Our consumer without a broker: its thread is played by the test."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +9,8 @@ import pytest
 from aiokafka.errors import IllegalStateError
 from faust.types import TP
 
-from payment_service.agents.consumer import NO_PARTITION, PaymentConsumer
+from payment_service.agents import consumer
+from payment_service.agents.consumer import NO_PARTITION, POLL_FULL, PaymentConsumer
 from payment_service.agents.faust_app import PaymentApp, stream_app
 
 TP0, TP1, OTHER = TP("orders", 0), TP("orders", 1), TP("changelog", 0)
@@ -93,12 +95,12 @@ class Rig:
         self.feed = Feed()
         app.add_feed(self.feed, ["orders"])
         app.consumer_generation_id = 1
-        consumer: Any = app.consumer
-        assert isinstance(consumer, PaymentConsumer)
-        self.consumer = consumer
-        self._thread_loop = consumer._thread.thread_loop
-        consumer.resume_flow()
-        consumer._set_active_tps({TP0, TP1})
+        ours: Any = app.consumer
+        assert isinstance(ours, PaymentConsumer)
+        self.consumer = ours
+        self._thread_loop = ours._thread.thread_loop
+        ours.resume_flow()
+        ours._set_active_tps({TP0, TP1})
 
     def thread(self, ends: dict[TP, int], committed: dict[TP, int | None]) -> Thread:
         thread = Thread(ends, committed)
@@ -144,6 +146,28 @@ async def test_a_full_partition_is_left_out_and_never_all_of_them_asked_for(rig:
     rig.feed.full = {TP0, TP1}
     await rig.poll()
     assert thread.asked == [frozenset({TP1}), NO_PARTITION]
+
+
+@pytest.mark.parametrize(
+    ("ends", "held_back"),
+    [
+        ({TP0: POLL_FULL - 1}, True),
+        ({TP0: POLL_FULL}, False),  # a backlog
+        ({TP0: 0}, False),  # the first record after a pause must not wait
+        ({TP0: 1, OTHER: 1}, False),  # a table that is read back
+    ],
+)
+async def test_only_polls_that_bring_little_are_held_apart(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, ends: dict[TP, int], held_back: bool
+) -> None:
+    monkeypatch.setattr(consumer, "POLL_GAP_S", 3600.0)
+    rig.consumer._set_active_tps({TP0, OTHER})
+    thread = rig.thread(ends, {})
+    await rig.poll()
+    following = asyncio.ensure_future(rig.poll())
+    await asyncio.wait({following}, timeout=0.05)
+    assert len(thread.asked) == (1 if held_back else 2)
+    following.cancel()
 
 
 async def test_what_a_rebalance_empties_meanwhile_does_not_widen_the_poll(rig: Rig) -> None:

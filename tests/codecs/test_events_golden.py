@@ -50,6 +50,8 @@ ExternalRefund {"at_ms":1764028800123,"number":2,"provider_id":"re_9","amount_mi
 DisputeChanged {"at_ms":1764028800123,"dispute_id":"dp_1","state":"OPEN","amount_minor":9999,"reason":"fraudulent",
     "source":"webhook"}
 Contradicted {"at_ms":1764028800123,"subject":"attempt:1","recorded":"DECLINED","said":"APPROVED","source":"lookup"}
+DecidedByHand {"at_ms":1764028800123,"by":"operator:eve","subject":"attempt:1","said":"DECLINED",
+    "reason":"asked the bank"}
 ReviewFlagged {"at_ms":1764028800123,"by":"provider","reason":"AMOUNT_DIFFERS"}
 ReviewCleared {"at_ms":1764028800123,"by":"operator:eve","reason":"looked at it"}
 """

@@ -130,3 +130,10 @@ def test_fuzzed_objects_raise_only_malformed(kind: str, fields: dict[str, object
 def test_fuzzed_bytes_raise_only_malformed(value: bytes) -> None:
     with suppress(Malformed):
         decode_order_event(value, [], RULES, 1)
+
+
+def test_a_card_number_in_a_reason_is_not_kept() -> None:
+    body = {"topic": "order.cancelled", "orderId": "o-1", "userId": "u-1", "reason": "paid by 4242 4242 4242 4242"}
+    command = decode(body)
+    assert isinstance(command, Cancel)
+    assert command.reason == "paid by [card number]"

@@ -1,5 +1,7 @@
 """What every CallQueue does, over memory and PostgreSQL alike: no call is lost, none is sent twice."""
 
+import asyncio
+
 import pytest
 from rigs.changes import AT_MS, answer, change_of, charge, create
 from rigs.stores import StoreRig
@@ -75,6 +77,46 @@ async def test_a_call_whose_worker_died_may_have_been_sent(rig: StoreRig) -> Non
     assert await rig.queue.claim("w2", 10, 30.0) == []
     claimed = await rig.claim_until("w2")
     assert claimed.tries == 1  # never 0: "certainly never sent" would send it a second time
+
+
+async def test_how_long_ago_it_may_have_been_sent_counts_from_the_first_time(rig: StoreRig) -> None:
+    await _charged(rig, lease_s=0.2)
+    first = await rig.claim_until("w2", lease_s=0.1)
+    assert 0.2 <= first.sent_for_s < 5.0
+    again = await rig.claim_until("w3")
+    assert again.sent_for_s >= first.sent_for_s + 0.1
+
+
+async def test_a_scheduled_call_counts_from_the_claim_that_may_have_sent_it(rig: StoreRig) -> None:
+    await rig.store.commit(change_of(create("o1", charge=True)))
+    await asyncio.sleep(0.2)  # it waited in the queue
+    first = await rig.claim_until("w1")
+    assert first.sent_for_s < 0.1
+    await rig.queue.reschedule(first.call.key, "w1", 0.2, sent=False)
+    second = await rig.claim_until("w2", lease_s=0.2)
+    assert (second.tries, second.sent_for_s < 0.1) == (0, True)
+    assert (await rig.claim_until("w3")).sent_for_s >= 0.2
+
+
+async def test_who_asks_about_a_payment_gets_what_nobody_has_under_way(rig: StoreRig) -> None:
+    payment_id = await _charged(rig, lease_s=0.3)
+    assert await rig.queue.claim_of(payment_id, "w2", 10, 30.0) == []  # its worker may be sending it
+    loaded = await rig.store.load(payment_id)
+    await rig.store.commit(change_of(answer(payment_id, Verdict.UNKNOWN), loaded))
+    assert await rig.queue.claim_of("pay_other", "w2", 10, 30.0) == []
+    (claim,) = await rig.queue.claim_of(payment_id, "w2", 10, 30.0)
+    assert claim.tries == 1 and claim.due_in_s is not None and 3.0 < claim.due_in_s <= 5.0
+    assert await rig.queue.claim_of(payment_id, "w3", 10, 30.0) == []
+    await rig.queue.reschedule(claim.call.key, "w2", claim.due_in_s, sent=True)
+    (again,) = await rig.queue.claim_of(payment_id, "w3", 10, 30.0)
+    assert again.tries == 1, "asking is no try"
+
+
+async def test_who_asks_does_not_get_what_was_never_sent(rig: StoreRig) -> None:
+    change = change_of(create("o1", charge=True))
+    await rig.store.commit(change)
+    assert await rig.queue.claim_of(change.payment_id, "w1", 10, 30.0) == []
+    assert (await rig.claim_until("w1")).tries == 0
 
 
 async def test_the_id_of_its_object_leaves_a_call_with_its_worker(rig: StoreRig) -> None:

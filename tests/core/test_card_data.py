@@ -1,6 +1,12 @@
 import pytest
 
-from payment_service.core.card_data import card_data_in, has_card_number, hide_card_numbers, names_card_data
+from payment_service.core.card_data import (
+    card_data_in,
+    has_card_number,
+    hide_card_numbers,
+    names_card_data,
+    without_card_data,
+)
 
 # Numbers that the card schemes and Stripe publish for tests.
 NUMBERS = [
@@ -68,3 +74,13 @@ def test_other_names_are_not(name: str) -> None:
 )
 def test_bodies(fields: dict[str, object], found: str | None) -> None:
     assert card_data_in(fields) == found
+
+
+@pytest.mark.parametrize("around", ["{}", "a{}b", '"{}"', "card {}, please", "\\xff{}\\x00"])
+def test_numbers_are_hidden_whatever_is_around_them(around: str) -> None:
+    assert without_card_data(around.format("4242 4242 4242 4242")) == around.format("[card number]")
+
+
+@pytest.mark.parametrize("token", ["tok_visa", "pm_1Abc_9", "seti_123", "src_abc"])
+def test_a_providers_token_is_hidden(token: str) -> None:
+    assert without_card_data(f'{{"m":"{token}"}}') == '{"m":"[token]"}'

@@ -49,6 +49,8 @@ NOTHING             | external 500 re_9    | PAYMENT_NOT_FOUND
 NOTHING             | dispute open 500     | PAYMENT_NOT_FOUND
 NOTHING             | flag ODD             | PAYMENT_NOT_FOUND
 NOTHING             | clear                | PAYMENT_NOT_FOUND
+NOTHING             | give-up              | PAYMENT_NOT_FOUND
+NOTHING             | by-hand approved     | PAYMENT_NOT_FOUND
 
 BEFORE              | created              | INVALID_STATE
 BEFORE              | order                | OrderConfirmed(u1 3000 changed)>created, PaymentCancelled(final)>cancelled
@@ -70,6 +72,8 @@ BEFORE              | external 500 re_9    | PAYMENT_NOT_FOUND
 BEFORE              | dispute open 500     | PAYMENT_NOT_FOUND
 BEFORE              | flag ODD             | PAYMENT_NOT_FOUND
 BEFORE              | clear                | PAYMENT_NOT_FOUND
+BEFORE              | give-up              | PAYMENT_NOT_FOUND
+BEFORE              | by-hand approved     | PAYMENT_NOT_FOUND
 
 PENDING             | created              | nothing
 PENDING             | order                | OrderConfirmed(u1 3000)
@@ -92,6 +96,8 @@ PENDING             | external 500 re_9    | ExternalRefund(#1 500 COMPLETED)>re
 PENDING             | dispute open 500     | DisputeChanged(OPEN 500)>disputed, ReviewFlagged(DISPUTE_EXCEEDS)
 PENDING             | flag ODD             | ReviewFlagged(ODD)
 PENDING             | clear                | nothing
+PENDING             | give-up              | NOT_FOUND
+PENDING             | by-hand approved     | NOT_FOUND
 
 PROCESSING          | created              | nothing
 PROCESSING          | order                | OrderConfirmed(u1 3000)
@@ -113,6 +119,9 @@ PROCESSING          | external 500 re_9    | ExternalRefund(#1 500 COMPLETED)>re
 PROCESSING          | dispute open 500     | DisputeChanged(OPEN 500)>disputed, ReviewFlagged(DISPUTE_EXCEEDS)
 PROCESSING          | flag ODD             | ReviewFlagged(ODD)
 PROCESSING          | clear                | nothing
+PROCESSING          | give-up              | AttemptStarted(#2 VOID 3000 scheduled GIVEN_UP)
+PROCESSING          | by-hand approved     | DecidedByHand(attempt:1 APPROVED),
+    AttemptApproved(#1 3000)>processed = SUCCEEDED
 
 REQUIRES_ACTION     | created              | nothing
 REQUIRES_ACTION     | order                | OrderConfirmed(u1 3000)
@@ -136,6 +145,9 @@ REQUIRES_ACTION     | external 500 re_9    | ExternalRefund(#1 500 COMPLETED)>re
 REQUIRES_ACTION     | dispute open 500     | DisputeChanged(OPEN 500)>disputed, ReviewFlagged(DISPUTE_EXCEEDS)
 REQUIRES_ACTION     | flag ODD             | ReviewFlagged(ODD)
 REQUIRES_ACTION     | clear                | nothing
+REQUIRES_ACTION     | give-up              | nothing
+REQUIRES_ACTION     | by-hand approved     | DecidedByHand(attempt:1 APPROVED),
+    AttemptApproved(#1 3000)>processed = SUCCEEDED
 
 AUTHORIZED          | created              | nothing
 AUTHORIZED          | order                | OrderConfirmed(u1 3000)
@@ -159,6 +171,8 @@ AUTHORIZED          | external 500 re_9    | ExternalRefund(#1 500 COMPLETED)>re
 AUTHORIZED          | dispute open 500     | DisputeChanged(OPEN 500)>disputed, ReviewFlagged(DISPUTE_EXCEEDS)
 AUTHORIZED          | flag ODD             | ReviewFlagged(ODD)
 AUTHORIZED          | clear                | nothing
+AUTHORIZED          | give-up              | nothing
+AUTHORIZED          | by-hand approved     | INVALID_STATE
 
 SUCCEEDED           | created              | nothing
 SUCCEEDED           | order                | OrderConfirmed(u1 3000)
@@ -180,6 +194,8 @@ SUCCEEDED           | external 500 re_9    | ExternalRefund(#1 500 COMPLETED)>re
 SUCCEEDED           | dispute open 500     | DisputeChanged(OPEN 500)>disputed
 SUCCEEDED           | flag ODD             | ReviewFlagged(ODD)
 SUCCEEDED           | clear                | nothing
+SUCCEEDED           | give-up              | nothing
+SUCCEEDED           | by-hand approved     | INVALID_STATE
 
 FAILED              | created              | nothing
 FAILED              | order                | OrderConfirmed(u1 3000)
@@ -204,6 +220,8 @@ FAILED              | external 500 re_9    | ExternalRefund(#1 500 COMPLETED)>re
 FAILED              | dispute open 500     | DisputeChanged(OPEN 500)>disputed, ReviewFlagged(DISPUTE_EXCEEDS)
 FAILED              | flag ODD             | ReviewFlagged(ODD)
 FAILED              | clear                | nothing
+FAILED              | give-up              | nothing
+FAILED              | by-hand approved     | INVALID_STATE
 
 UNKNOWN             | created              | nothing
 UNKNOWN             | order                | OrderConfirmed(u1 3000)
@@ -225,6 +243,9 @@ UNKNOWN             | external 500 re_9    | ExternalRefund(#1 500 COMPLETED)>re
 UNKNOWN             | dispute open 500     | DisputeChanged(OPEN 500)>disputed, ReviewFlagged(DISPUTE_EXCEEDS)
 UNKNOWN             | flag ODD             | ReviewFlagged(ODD)
 UNKNOWN             | clear                | nothing
+UNKNOWN             | give-up              | AttemptStarted(#2 VOID 3000 scheduled GIVEN_UP) = PROCESSING
+UNKNOWN             | by-hand approved     | DecidedByHand(attempt:1 APPROVED),
+    AttemptApproved(#1 3000)>processed = SUCCEEDED
 
 CANCELLED           | created              | Reopened>created = PENDING
 CANCELLED           | order                | OrderConfirmed(u1 3000)
@@ -246,6 +267,8 @@ CANCELLED           | external 500 re_9    | ExternalRefund(#1 500 COMPLETED)>re
 CANCELLED           | dispute open 500     | DisputeChanged(OPEN 500)>disputed, ReviewFlagged(DISPUTE_EXCEEDS)
 CANCELLED           | flag ODD             | ReviewFlagged(ODD)
 CANCELLED           | clear                | nothing
+CANCELLED           | give-up              | NOT_FOUND
+CANCELLED           | by-hand approved     | NOT_FOUND
 
 PARTIALLY_REFUNDED  | created              | nothing
 PARTIALLY_REFUNDED  | order                | OrderConfirmed(u1 3000)
@@ -267,6 +290,8 @@ PARTIALLY_REFUNDED  | external 500 re_9    | ExternalRefund(#2 500 COMPLETED)>re
 PARTIALLY_REFUNDED  | dispute open 500     | DisputeChanged(OPEN 500)>disputed
 PARTIALLY_REFUNDED  | flag ODD             | ReviewFlagged(ODD)
 PARTIALLY_REFUNDED  | clear                | nothing
+PARTIALLY_REFUNDED  | give-up              | nothing
+PARTIALLY_REFUNDED  | by-hand approved     | INVALID_STATE
 
 REFUNDED            | created              | nothing
 REFUNDED            | order                | OrderConfirmed(u1 3000)
@@ -288,6 +313,8 @@ REFUNDED            | external 500 re_9    | ExternalRefund(#2 500 COMPLETED)>re
 REFUNDED            | dispute open 500     | DisputeChanged(OPEN 500)>disputed, ReviewFlagged(DISPUTE_EXCEEDS)
 REFUNDED            | flag ODD             | ReviewFlagged(ODD)
 REFUNDED            | clear                | nothing
+REFUNDED            | give-up              | nothing
+REFUNDED            | by-hand approved     | INVALID_STATE
 """
 ROWS = [tuple(part.strip() for part in line.split("|")) for line in TABLE.replace("\n    ", " ").splitlines() if line]
 

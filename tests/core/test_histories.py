@@ -60,7 +60,8 @@ SAYS = ["", "", "", " id=none", " id=ch_1", " id=ch_2", " amount=1000", " amount
 
 
 SAYS_OF_REFUND = ["", "", " id=re_9", " amount=50", " by=operator"]
-STEPS_OF_ONE = ["object", "object", "object pi_1", "object pi_7", "action", "expire-action"]
+STEPS_OF_ONE = ["object", "object", "object pi_1", "object pi_7", "action", "expire-action", "give-up", "give-up",
+                "by-hand approved", "by-hand declined", "by-hand not-sent"]  # fmt: skip
 ONWARD: dict[Status, list[str]] = {
     Status.PENDING: ["charge", "process", "cancel"],
     Status.PROCESSING: ["object", "approved", "approved", "pending", "unknown", "action", "declined", "cancel"],
@@ -68,7 +69,7 @@ ONWARD: dict[Status, list[str]] = {
     Status.AUTHORIZED: ["capture", "capture 1000", "capture", "cancel", "expire-authorization"],
     Status.SUCCEEDED: ["refund 1000", "refund", "order-cancel refund", "approved r#1", "unknown r#1", "pending r#1"],
     Status.FAILED: ["charge", "order-cancel"],
-    Status.UNKNOWN: ["approved", "declined", "pending", "order-cancel"],
+    Status.UNKNOWN: ["approved", "declined", "pending", "order-cancel", "give-up"],
     Status.CANCELLED: ["created", "created manual"],
     Status.PARTIALLY_REFUNDED: ["refund 500", "approved r#2", "unknown r#2", "declined r#1"],
     Status.REFUNDED: ["declined r#1", "approved r#1"],
@@ -211,7 +212,9 @@ class Histories(RuleBasedStateMachine):
         for event in events:
             self.record(event)
         assert self.payment is not None
-        if not isinstance(command, c.RequestRefund):
+        if isinstance(command, c.DecideByHand):
+            assert decided(self.payment, command) == "INVALID_STATE", "what is decided is not open any more"
+        elif not isinstance(command, c.RequestRefund):
             assert decide(self.payment, command) == [], "the same command again changes nothing"
         if isinstance(command, c.ClearReview):
             self.looked_at = True
@@ -252,6 +255,11 @@ class Histories(RuleBasedStateMachine):
         if not isinstance(event, e.AttemptStarted):
             return
         in_the_way = attempt_in_the_way(before)
+        if event.cause == "GIVEN_UP":
+            assert event.kind is Kind.VOID and in_the_way is not None and in_the_way.kind in TAKES_MONEY
+            assert in_the_way.object_number == before.object_number
+            assert in_the_way.state is AttemptState.UNKNOWN or not in_the_way.accepted
+            return
         assert in_the_way is None or in_the_way.state is AttemptState.ACTION, "one attempt at a time"
         assert len(before.attempts) < ATTEMPTS_MAX + CLOSING_ATTEMPTS
         if event.kind in TAKES_MONEY:

@@ -30,7 +30,8 @@ created, charge, declined, order amount=500 | charge | INVALID_STATE
 created, charge, declined, order user=u2, clear | charge | AttemptStarted(#2 CHARGE 3000) = PROCESSING
 created method=pmt_1 | order | OrderConfirmed(u1 3000 pmt_1)
 created method=pmt_1 | order user=u2 | OrderConfirmed(u2 3000 changed)>created
-created method=pmt_1, charge, declined | order method=pmt_2 | OrderConfirmed(u1 3000 pmt_1)
+created method=pmt_1, charge process, declined | order method=pmt_2 | OrderConfirmed(u1 3000 pmt_1)
+created method=pmt_1, charge, declined | order method=pmt_2 | OrderConfirmed(u1 3000)
 created user=u2 | created | PAYMENT_EXISTS
 created user=u2 | created confirmed | OrderConfirmed(u1 3000 changed)>created
 created user=u2, charge user=u2 | created confirmed | PAYMENT_EXISTS
@@ -133,6 +134,58 @@ ACTION, charge, unknown | not-sent #2 | nothing
 SENT, unknown | not-sent by=operator | AttemptNotSent(#1)>failed = PENDING
 SENT, pending | not-sent by=operator | AttemptNotSent(#1) = PENDING
 ACTION | not-sent by=operator | nothing
+
+# nobody knows, and it is too late to send it again
+created, charge | give-up | AttemptNotSent(#1) = PENDING
+created, charge, unknown | give-up | AttemptNotSent(#1)>failed = PENDING
+created, charge, unknown | not-sent | nothing
+created, charge, order-cancel | give-up | AttemptNotSent(#1), PaymentCancelled(final)>cancelled = CANCELLED
+SENT | give-up | AttemptStarted(#2 VOID 3000 scheduled GIVEN_UP)
+SENT, unknown | give-up | AttemptStarted(#2 VOID 3000 scheduled GIVEN_UP) = PROCESSING
+SENT, unknown, give-up | give-up #1 | nothing
+SENT, unknown, give-up | approved | AttemptApproved(#2 3000), AttemptDeclined(#1 GIVEN_UP)>failed = FAILED
+SENT, unknown, give-up, approved | charge | AttemptStarted(#3 CHARGE 3000) = PROCESSING
+SENT, unknown, give-up, approved | approved #1 | Contradicted(attempt:1 DECLINED APPROVED),
+    AttemptApproved(#1 3000)>processed = SUCCEEDED
+SENT, unknown, give-up | declined | AttemptDeclined(#2 DECLINED) = UNKNOWN
+SENT, unknown, give-up, declined | give-up #1 | ReviewFlagged(GIVE_UP_FAILED)
+SENT, unknown, give-up, declined, give-up #1 | give-up #1 | nothing
+SENT, unknown, give-up, declined | approved #1 | AttemptApproved(#1 3000)>processed = SUCCEEDED
+SENT, unknown, give-up | unknown | AttemptUnknown(#2)>unknown = UNKNOWN
+SENT, unknown, give-up | approved #1 | AttemptApproved(#1 3000)>processed = SUCCEEDED
+SENT, unknown, give-up | declined #1 | nothing
+SENT, unknown, give-up | not-sent #2 by=operator | AttemptNotSent(#2) = UNKNOWN
+SENT, unknown, give-up, order-cancel | approved | AttemptApproved(#2 3000),
+    PaymentCancelled(final)>cancelled = CANCELLED
+SENT, unknown, order-cancel | give-up | AttemptStarted(#2 VOID 3000 scheduled GIVEN_UP) = PROCESSING
+SENT, pending | give-up | nothing
+ACTION | give-up | nothing
+ACTION, charge, unknown | give-up | AttemptStarted(#3 VOID 3000 scheduled GIVEN_UP) = PROCESSING
+ACTION, charge, unknown, give-up | declined | AttemptDeclined(#3 DECLINED) = UNKNOWN
+ACTION, charge, unknown, give-up | approved | AttemptApproved(#3 3000),
+    AttemptDeclined(#2 GIVEN_UP)>failed = FAILED
+HOLD, unknown, give-up, approved #1 | approved | AttemptApproved(#2 3000), PaymentCancelled>cancelled = CANCELLED
+HELD, capture, unknown | give-up | nothing
+
+# decided by a person
+SENT, unknown | by-hand approved | DecidedByHand(attempt:1 APPROVED), AttemptApproved(#1 3000)>processed = SUCCEEDED
+SENT, unknown | by-hand declined | DecidedByHand(attempt:1 DECLINED), AttemptDeclined(#1 DECLINED)>failed = FAILED
+SENT, unknown | by-hand not-sent | DecidedByHand(attempt:1 NOT_SENT), AttemptNotSent(#1)>failed = PENDING
+SENT, unknown, order-cancel | by-hand approved | DecidedByHand(attempt:1 APPROVED),
+    AttemptApproved(#1 3000)>processed, RefundRequested(#1 3000 scheduled CANCEL) = SUCCEEDED
+SENT, unknown, flag NO_ANSWER:attempt:1, flag ODD, by-hand declined | flag ODD | nothing
+SENT, unknown, flag NO_ANSWER:attempt:1, by-hand declined | flag NO_ANSWER:attempt:1 |
+    ReviewFlagged(NO_ANSWER:attempt:1)
+SENT, declined | by-hand approved | INVALID_STATE
+SENT, pending | by-hand approved amount=10 | DecidedByHand(attempt:1 APPROVED), AttemptApproved(#1 10)>processed,
+    ReviewFlagged(AMOUNT_DIFFERS) = SUCCEEDED
+ACTION | by-hand not-sent | INVALID_STATE
+ACTION, cancel | by-hand declined #1 | INVALID_STATE
+PAID, refund 1000, unknown r#1 | by-hand approved r#1 | DecidedByHand(refund:1 APPROVED),
+    RefundCompleted(#1 1000)>refunded = PARTIALLY_REFUNDED
+PAID, refund 1000, unknown r#1 | by-hand not-sent r#1 | DecidedByHand(refund:1 NOT_SENT), RefundNotSent(#1)
+PAID, refund 1000, approved r#1 | by-hand declined r#1 | INVALID_STATE
+PAID | by-hand declined r#1 | NOT_FOUND
 
 # one object moves money once
 ACTION, charge, approved #1 | approved #2 id=ch_1 | AttemptApproved(#2 3000 not-counted)

@@ -49,7 +49,7 @@ async def test_a_dead_letter_is_sealed_and_says_where_it_came_from(site: Site) -
     assert letter.value == sealing_place("orders", 3, 77).encode() + b"|cba"
     assert dict(letter.headers) == {
         "ce_type": b"order.created", "reason": b"MALFORMED", "error": b"not JSON?", "source-topic": b"orders",
-        "source-partition": b"3", "source-offset": b"77",
+        "source-partition": b"3", "source-offset": b"77", "sealed": b"1",
     }  # fmt: skip
     kept = site.rows('select "offset", length(value) > 2000000, headers, error from payment_service.dead_letters')
     assert kept == [(79, True, [["h", "/w=="]], "too ? large")]

@@ -6,10 +6,11 @@ A word is a command; what it needs (numbers, ids) is taken from the payment as i
     order [charge] [amount=N] [user=U]                   order.created
     charge | process | charge approved | charge object=X process with a method, without, after PayPal's approval, by id
     capture [N] · cancel · order-cancel [refund] · refund [N]
-    object [X] · action · expire-action [#N] · expire-authorization
+    object [X] · action · expire-action [#N] · expire-authorization · give-up [#N]
     approved | declined | not-sent | pending | unknown   [#N] [r#N] [id=X] [amount=N] [currency=C] [by=SOURCE]
                                                          [review=R] [gone]
                                                          the answer for the last attempt, attempt #N, refund r#N
+    by-hand VERDICT [#N] [r#N] [...]                     the same, decided by a person
     external N ID [VERDICT] · dispute STATE [N] [ID] · flag R · clear
 
 A fact is shown as `Name(what matters)` with `>topic` when it is published; ` = STATUS` follows a change of status.
@@ -44,6 +45,7 @@ _SHOWN: dict[str, tuple[str, ...]] = {
     "ExternalRefund": ("number", "amount_minor", "status"),
     "DisputeChanged": ("state", "amount_minor"),
     "Contradicted": ("subject", "recorded", "said"),
+    "DecidedByHand": ("subject", "said"),
     "ReviewFlagged": ("reason",),
 }
 _VERDICTS = {v.value.lower().replace("_", "-"): v for v in Verdict}
@@ -123,6 +125,10 @@ def command_of(text: str, payment: Payment | None, at_ms: int) -> c.Command:
     common: dict[str, object] = {"payment_id": PAYMENT_ID, "command_id": f"c{at_ms}", "at_ms": at_ms}
     if word in _VERDICTS:
         return _answer(payment, _VERDICTS[word], flags, named, common)
+    if word == "by-hand":
+        answer = _answer(payment, _VERDICTS[rest[0]], flags, {"by": "operator", **named}, common)
+        assert isinstance(answer, c.RecordAnswer)
+        return c.DecideByHand(**common, by="operator:eve", reason="asked the bank", answer=answer)  # type: ignore[arg-type]
     return _WORDS[word](payment, rest, flags, named, common)
 
 
@@ -234,6 +240,7 @@ _WORDS: dict[str, _Maker] = {
     "expire-action": lambda p, r, f, n, k: c.ExpireAction(
         **{**k, "at_ms": k["at_ms"] + ACTION_TTL_MS}, number=_numbered(p, f)  # type: ignore[arg-type, operator]
     ),
+    "give-up": lambda p, r, f, n, k: c.GiveUp(**k, number=_numbered(p, f)),  # type: ignore[arg-type]
     "expire-authorization": lambda p, r, f, n, k: c.ExpireAuthorization(**k, source=Source.WEBHOOK),  # type: ignore[arg-type]
     "external": lambda p, r, f, n, k: c.RecordExternalRefund(
         **k,  # type: ignore[arg-type]

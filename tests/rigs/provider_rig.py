@@ -20,6 +20,8 @@ class ProviderRig:
     """One for which the shopper has to act."""
     error: str
     """One that makes the provider answer with a failure of its own."""
+    tells_declines: bool = True
+    """False: a means of payment that was declined leaves no trace there, so that a look-up cannot tell it."""
 
 
 def call_for(

@@ -82,8 +82,8 @@ class RecordedRequests:
     async def refund(self, caller: Caller, payment_id: str, **fields: Any) -> Answered:
         return replace(self._note("refund", caller, payment_id, **fields), refund=a_refund())
 
-    async def get(self, caller: Caller, payment_id: str) -> Answered:
-        return self._note("get", caller, payment_id)
+    async def get(self, caller: Caller, payment_id: str, *, sync: bool = False) -> Answered:
+        return self._note("get", caller, payment_id, **({"sync": True} if sync else {}))
 
     async def by_order(self, caller: Caller, order_id: str) -> Answered:
         return self._note("by_order", caller, order_id)

@@ -164,6 +164,11 @@ class Worker:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     async def call(
         self, method: str, path: str, body: Any = None, *, user: str | None = None, roles: tuple[str, ...] = (),
         **headers: str,
@@ -203,7 +208,7 @@ class Installation:
         self.prefix = f"t{secrets.token_hex(4)}-"
         self.workers: list[Worker] = []
         self._folder = folder
-        self._env = {
+        self.env = {
             "ENVIRONMENT": "test",
             "KAFKA_BROKERS": broker,
             "DATABASE_URL": database_url,
@@ -241,7 +246,7 @@ class Installation:
     def worker(self, command: str = "worker", **env: str) -> Worker:
         """A further one, not started yet."""
         assert self._session is not None
-        worker = Worker(self._folder / f"worker-{len(self.workers)}", command, {**self._env, **env}, self._session)
+        worker = Worker(self._folder / f"worker-{len(self.workers)}", command, {**self.env, **env}, self._session)
         self.workers.append(worker)
         return worker
 

@@ -143,8 +143,8 @@ async def test_a_second_provider_object_is_never_shown_to_the_shopper(rig: Rig) 
         return await original(call)
 
     rig.provider.create_object = somebody_was_faster  # type: ignore[method-assign]
-    with pytest.raises(Unavailable):
-        await rig.process(method=None)
+    answered = await rig.process(method=None)
+    assert answered.pending and "send:CHARGE:1" not in rig.sent()  # whoever was faster may have sent it
     found = await rig.desk.get(ANN, pid)
     assert (found.next_action, found.payment.object_id) == (None, "obj_1")
     assert found.payment.review == ("SECOND_OBJECT:obj_2",)

@@ -144,8 +144,8 @@ async def test_a_lease_that_cannot_be_renewed_leaves_the_charge_to_be_sent_later
         asked.append(key)
         raise Unavailable("the database is away")
 
-    rig.effects.queue = QueueOf(rig.store, lost)
-    rig.effects.deadline_s = rig.effects.lease_s  # so that the lease never suffices without a renewal
+    rig.effects.calling.queue = QueueOf(rig.store, lost)
+    rig.effects.calling.deadline_s = rig.effects.lease_s  # so that the lease never suffices without a renewal
     key = await scheduled(rig)
     await eventually(lambda: asked == [key] and rig.store._calls[key].owner is None)
     assert (rig.store._calls[key].tries, rig.sent()) == (0, [])
@@ -160,6 +160,9 @@ class QueueOf:
 
     async def claim(self, owner: str, limit: int, lease_s: float) -> list[ClaimedCall]:
         return await self.store.claim(owner, limit, lease_s)
+
+    async def claim_of(self, payment_id: str, owner: str, limit: int, lease_s: float) -> list[ClaimedCall]:
+        return await self.store.claim_of(payment_id, owner, limit, lease_s)
 
     async def reschedule(self, key: str, owner: str, delay_s: float, *, sent: bool) -> None:
         await self.store.reschedule(key, owner, delay_s, sent=sent)
@@ -232,7 +235,7 @@ async def test_no_room_for_calls_does_not_spin() -> None:
 
 async def test_the_look_up_of_a_shopper_who_does_not_act_is_not_later_than_their_time() -> None:
     async with desk_over(MemoryPaymentStore(), running=False) as rig:
-        rig.effects.action_ttl_ms = 2_000
+        rig.effects.calling.action_ttl_ms = 2_000
         await rig.create()
         action = NextAction("redirect", url="https://bank.example/3ds")
         rig.provider.answers[Kind.CHARGE] = rig.provider.lookups[Kind.CHARGE] = Answer(
@@ -243,5 +246,5 @@ async def test_the_look_up_of_a_shopper_who_does_not_act_is_not_later_than_their
         call = rig.store._calls[key]
         call.due_at, call.tries = time.monotonic(), 6  # the next look would be hours away
         (claim,) = await rig.store.claim("w1", 1, 30.0)
-        await rig.effects._look_up(claim)
+        await rig.effects.reconciler.reconcile(claim)
         assert call.due_at is not None and call.due_at - time.monotonic() < 2.1

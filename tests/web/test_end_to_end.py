@@ -35,7 +35,9 @@ def token_of(user_id: str, *roles: str) -> dict[str, str]:
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
     clock, metrics, store = SystemClock(), CountedMetrics(), MemoryPaymentStore()
-    settings = SimpleNamespace(mock_settle_ms=5000, mock_latency_ms=0, public_url=None, port=3005)
+    settings = SimpleNamespace(
+        mock_settle_ms=5000, mock_latency_ms=0, public_url=None, port=3005, mock_provider_url=None
+    )  # fmt: skip
     providers = {"MOCK": find_providers()["MOCK"].build(settings, clock, lambda: None)}
     execute = Execute(store, clock, WORKER, LEASE_S)
     effects = Effects(execute, store, providers, clock, metrics, WORKER, LEASE_S, 4.0, 3_600_000, 100)

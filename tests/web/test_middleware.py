@@ -1,6 +1,8 @@
 """Each middleware alone, around a page of the test's own."""
 
+import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -8,16 +10,18 @@ from typing import Any
 import pytest
 import structlog
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 from rigs.web_site import SERVICE_TOKEN, RecordedRequests, bearer, services_with
 
 from payment_service.core.errors import Malformed, OutcomeUnknown, PaymentError, Refused, Unavailable, invalid_field
+from payment_service.web import middleware
 from payment_service.web.middleware import MIDDLEWARE
-from payment_service.web.middleware.access_log import access_log
-from payment_service.web.middleware.auth import auth
-from payment_service.web.middleware.body_limit import body_limit
-from payment_service.web.middleware.errors import errors
-from payment_service.web.middleware.request_id import request_id
+from payment_service.web.middleware.access_log import AccessLog
+from payment_service.web.middleware.auth import Auth
+from payment_service.web.middleware.body_limit import BodyLimit
+from payment_service.web.middleware.errors import Errors
+from payment_service.web.middleware.request_id import RequestId
+from payment_service.web.middleware.signature import Behaviour, in_one
 from payment_service.web.services import CALLER, ERROR_CODE, REQUEST_ID, WebServices
 from payment_service.web.tokens import TokenRules
 
@@ -26,13 +30,13 @@ Client = TestClient[web.Request, web.Application]
 
 
 def around(
-    page: Page, *middlewares: Any, services: WebServices | None = None, open_routes: frozenset[str] = frozenset()
+    page: Page, *behaviours: Any, services: WebServices | None = None, open_routes: frozenset[str] = frozenset()
 ) -> AbstractAsyncContextManager[Client]:
     chosen = services or services_with(RecordedRequests())
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Client]:
-        app = web.Application(middlewares=[make(chosen, open_routes) for make in middlewares])
+        app = web.Application(middlewares=[in_one([make(chosen, open_routes) for make in behaviours])])
         app.router.add_route("*", "/page/{id}", page)
         async with TestClient(TestServer(app)) as client:
             yield client
@@ -52,7 +56,54 @@ async def hello(request: web.Request) -> web.StreamResponse:
 
 
 def test_the_order_is_the_documented_one() -> None:
-    assert list(MIDDLEWARE) == [request_id, access_log, errors, body_limit, auth]
+    documented = re.findall(r"^\d+\. (\w+)", middleware.__doc__ or "", re.MULTILINE)
+    assert [getattr(it, "__name__", it) for it in MIDDLEWARE] == documented
+
+
+class Noted(Behaviour):
+    """Notes what it is asked; raises or answers as it is told."""
+
+    def __init__(self, name: str, notes: list[str], *, raises: bool = False, answer: int = 0) -> None:
+        self.name, self.notes, self.raises, self.answer = name, notes, raises, answer
+
+    def arrives(self, request: web.Request) -> None:
+        self.notes.append(f"{self.name} arrives")
+        if self.raises:
+            raise KeyError(self.name)
+
+    def answers(self, request: web.Request, error: Exception) -> web.StreamResponse | None:
+        return web.Response(status=self.answer) if self.answer else None
+
+    def leaves(self, request: web.Request, response: web.StreamResponse | None) -> None:
+        self.notes.append(f"{self.name} leaves {None if response is None else response.status}")
+
+
+async def test_what_a_behaviour_raises_is_answered_further_in_first_and_seen_by_all() -> None:
+    notes: list[str] = []
+    chain = in_one([
+        Noted("a", notes, answer=501), Noted("b", notes, answer=502), Noted("c", notes, raises=True), Noted("d", notes)
+    ])  # fmt: skip
+    answer = await chain(make_mocked_request("GET", "/"), hello)
+    assert answer.status == 502
+    assert notes == ["a arrives", "b arrives", "c arrives", *(f"{name} leaves 502" for name in "dcba")]
+
+
+async def test_a_caller_that_goes_away_is_seen_by_all_and_answered_by_none() -> None:
+    notes: list[str] = []
+    started = asyncio.Event()
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        started.set()
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    chain = in_one([Noted("a", notes, answer=501), Noted("b", notes)])
+    request = asyncio.ensure_future(chain(make_mocked_request("GET", "/"), slow))
+    await started.wait()
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    assert notes == ["a arrives", "b arrives", "b leaves None", "a leaves None"]
 
 
 # --- request_id ------------------------------------------------------------------------------------------------
@@ -60,14 +111,14 @@ def test_the_order_is_the_documented_one() -> None:
 
 @pytest.mark.parametrize("given", ["a", "A-1_b.c~:/+=@", "x" * 128])
 async def test_a_harmless_request_id_is_kept(given: str) -> None:
-    async with around(hello, request_id) as client:
+    async with around(hello, RequestId) as client:
         answer = await client.get("/page/1", headers={"X-Request-ID": given})
         assert answer.headers["X-Request-ID"] == (await answer.json())["id"] == given
 
 
 @pytest.mark.parametrize("given", ["", " ", "x" * 129, "a b", "a;b", 'a"b', "é", "a\tb"])
 async def test_any_other_is_replaced(given: str) -> None:
-    async with around(hello, request_id) as client:
+    async with around(hello, RequestId) as client:
         answer = await client.get("/page/1", headers={"X-Request-ID": given})
         made = answer.headers["X-Request-ID"]
         assert made.startswith("req-") and made != given and len(made) <= 128
@@ -79,7 +130,7 @@ async def test_the_request_id_is_in_every_log_line() -> None:
     async def page(request: web.Request) -> web.StreamResponse:
         return web.json_response(structlog.contextvars.get_contextvars())
 
-    async with around(page, request_id) as client:
+    async with around(page, RequestId) as client:
         answer = await client.get("/page/1", headers={"X-Request-ID": "mine"})
         assert await answer.json() == {"request_id": "mine"}
 
@@ -94,7 +145,7 @@ async def test_one_line_and_two_numbers(caplog: pytest.LogCaptureFixture) -> Non
 
     services = services_with(RecordedRequests())
     with caplog.at_level(logging.INFO):
-        async with around(page, request_id, access_log, auth, services=services) as client:
+        async with around(page, RequestId, AccessLog, Auth, services=services) as client:
             headers = {**bearer("ann"), "X-Request-ID": "mine", "Cookie": "session=secret"}
             await client.post("/page/1%0Aforged?token=secret", headers=headers, data=b"secret")
     lines = [record.getMessage() for record in caplog.records if record.name.endswith("access_log")]
@@ -107,14 +158,14 @@ async def test_one_line_and_two_numbers(caplog: pytest.LogCaptureFixture) -> Non
 
 async def test_a_users_name_cannot_look_like_fields(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        async with around(hello, access_log, auth) as client:
+        async with around(hello, AccessLog, Auth) as client:
             await client.get("/page/1", headers=bearer("ann status=200"))
     assert "by='user:ann status=200' " in caplog.text
 
 
 async def test_probes_are_quiet_and_unknown_paths_share_a_label(caplog: pytest.LogCaptureFixture) -> None:
     services = services_with(RecordedRequests())
-    app = web.Application(middlewares=[make(services, frozenset()) for make in (access_log, errors)])
+    app = web.Application(middlewares=[in_one([make(services, frozenset()) for make in (AccessLog, Errors)])])
     app.router.add_get("/health", hello)
     with caplog.at_level(logging.INFO):
         async with TestClient(TestServer(app)) as client:
@@ -150,7 +201,7 @@ async def test_probes_are_quiet_and_unknown_paths_share_a_label(caplog: pytest.L
     ids=lambda value: value.code if isinstance(value, PaymentError) else None,
 )
 async def test_our_errors(error: PaymentError, status: int, code: str, retry_after: str | None) -> None:
-    async with around(raising(error), request_id, errors) as client:
+    async with around(raising(error), RequestId, Errors) as client:
         answer = await client.get("/page/1", headers={"X-Request-ID": "mine"})
         assert answer.status == status
         assert answer.headers.get("Retry-After") == retry_after
@@ -165,7 +216,7 @@ async def test_our_errors(error: PaymentError, status: int, code: str, retry_aft
 
 
 async def test_fields_are_named() -> None:
-    async with around(raising(invalid_field("amount", "is odd")), errors) as client:
+    async with around(raising(invalid_field("amount", "is odd")), Errors) as client:
         answer = await client.get("/page/1")
         assert answer.status == 422
         assert (await answer.json())["errors"] == {"amount": ["is odd"]}
@@ -177,7 +228,7 @@ async def test_a_bug_tells_the_log_everything_and_the_caller_nothing(caplog: pyt
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
     try:
-        async with around(raising(KeyError("password=hunter2")), request_id, errors) as client:
+        async with around(raising(KeyError("password=hunter2")), RequestId, Errors) as client:
             answer = await client.get("/page/1", headers={"X-Request-ID": "mine"})
             body = await answer.text()
     finally:
@@ -198,7 +249,7 @@ async def test_a_bug_tells_the_log_everything_and_the_caller_nothing(caplog: pyt
     ],
 )
 async def test_errors_of_aiohttp(error: web.HTTPException, status: int, code: str) -> None:
-    async with around(raising(error), errors) as client:
+    async with around(raising(error), Errors) as client:
         answer = await client.get("/page/1")
         assert answer.status == status
         assert (await answer.json())["code"] == code
@@ -206,7 +257,7 @@ async def test_errors_of_aiohttp(error: web.HTTPException, status: int, code: st
 
 
 async def test_a_redirect_stays_one() -> None:
-    async with around(raising(web.HTTPFound("/elsewhere")), errors) as client:
+    async with around(raising(web.HTTPFound("/elsewhere")), Errors) as client:
         answer = await client.get("/page/1", allow_redirects=False)
         assert (answer.status, answer.headers["Location"]) == (302, "/elsewhere")
 
@@ -222,7 +273,7 @@ async def test_an_announced_body_is_refused_before_it_is_read() -> None:
         return web.Response()
 
     services = services_with(RecordedRequests(), body_bytes_max=100)
-    async with around(page, errors, body_limit, services=services) as client:
+    async with around(page, Errors, BodyLimit, services=services) as client:
         assert (await client.post("/page/1", data=b"x" * 100)).status == 200
         refused = await client.post("/page/1", data=b"x" * 101)
         assert (refused.status, (await refused.json())["code"]) == (413, "PAYLOAD_TOO_LARGE")
@@ -235,7 +286,7 @@ NO_SERVICES = services_with(RecordedRequests(), TokenRules(secret="a-secret-of-m
 
 
 async def who(headers: dict[str, str], services: WebServices | None = None) -> str | int:
-    async with around(hello, errors, auth, services=services) as client:
+    async with around(hello, Errors, Auth, services=services) as client:
         answer = await client.get("/page/1", headers=headers)
         if answer.status != 200:
             assert answer.headers["WWW-Authenticate"] == "Bearer"
@@ -270,6 +321,6 @@ async def test_with_an_empty_list_a_service_token_means_nothing() -> None:
 
 
 async def test_open_pages_ask_for_nothing_and_unknown_ones_are_unknown() -> None:
-    async with around(hello, errors, auth, open_routes=frozenset({"/page/{id}"})) as client:
+    async with around(hello, Errors, Auth, open_routes=frozenset({"/page/{id}"})) as client:
         assert (await client.get("/page/1")).status == 200
         assert (await client.get("/elsewhere")).status == 404

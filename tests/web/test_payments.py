@@ -301,3 +301,14 @@ async def test_list(client: Client, requests: RecordedRequests) -> None:
 async def test_list_refuses(client: Client, pair: str) -> None:
     status, envelope = await ask(client, "GET", f"/api/v1/payments?{pair}", **ANN)
     assert (status, list(envelope["errors"])) == (422, [pair.partition("=")[0]])
+
+
+@pytest.mark.parametrize(("query", "asked"), [("", {}), ("?sync=false", {}), ("?sync=true", {"sync": True})])
+async def test_the_provider_is_asked_first_when_that_is_wanted(
+    client: Client, requests: RecordedRequests, query: str, asked: dict[str, Any]
+) -> None:
+    status, envelope = await ask(client, "GET", f"/api/v1/payments/{ID}{query}", **ANN)
+    assert (status, envelope["data"]["id"]) == (200, ID)
+    assert [call[3] for call in requests.calls] == [asked]
+    status, envelope = await ask(client, "GET", f"/api/v1/payments/{ID}?sync=perhaps", **ANN)
+    assert (status, envelope["code"], list(envelope["errors"])) == (422, "VALIDATION_ERROR", ["sync"])

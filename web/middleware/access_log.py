@@ -8,9 +8,8 @@ gets key=value. Through structlog a line costs 30–45 µs, as much as the whole
 import logging
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
-from payment_service.web.middleware.signature import Middleware, route_of
+from payment_service.web.middleware.signature import Behaviour, route_of
 from payment_service.web.services import CALLER, ERROR_CODE, REQUEST_ID, WebServices
 
 PATH_LENGTH_MAX = 256
@@ -19,6 +18,7 @@ QUIET_ROUTES = frozenset({"/health", "/ready", "/metrics"})
 """Asked every few seconds by machines: logged only when the answer is an error."""
 GONE = 499
 """The caller went away before there was an answer."""
+_STARTED_S = web.RequestKey("started_s", float)
 _LINE = (
     "request method=%(method)s path=%(path)s status=%(status)d ms=%(ms).1f by=%(by)s code=%(code)s"
     " request_id=%(request_id)s"
@@ -27,26 +27,22 @@ _LINE = (
 _log = logging.getLogger(__name__)
 
 
-def access_log(services: WebServices, open_routes: frozenset[str]) -> Middleware:
-    clock, metrics = services.clock, services.metrics
+class AccessLog(Behaviour):
+    def __init__(self, services: WebServices, open_routes: frozenset[str]) -> None:
+        self._now_s = services.clock.monotonic_s
+        self._metrics = services.metrics
 
-    @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        started_s = clock.monotonic_s()
-        status = GONE
-        try:
-            response = await handler(request)
-            status = response.status
-            return response
-        finally:
-            elapsed_s = clock.monotonic_s() - started_s
-            method, route = request.method, route_of(request)
-            metrics.count("http_requests_total", method=method, route=route, status=str(status))
-            metrics.observe("http_request_duration_seconds", elapsed_s, method=method, route=route)
-            if (status >= 400 or route not in QUIET_ROUTES) and _log.isEnabledFor(logging.INFO):
-                _tell(request, status, elapsed_s)
+    def arrives(self, request: web.Request) -> None:
+        request[_STARTED_S] = self._now_s()
 
-    return middleware
+    def leaves(self, request: web.Request, response: web.StreamResponse | None) -> None:
+        elapsed_s = self._now_s() - request[_STARTED_S]
+        status = GONE if response is None else response.status
+        method, route = request.method, route_of(request)
+        self._metrics.count("http_requests_total", method=method, route=route, status=str(status))
+        self._metrics.observe("http_request_duration_seconds", elapsed_s, method=method, route=route)
+        if (status >= 400 or route not in QUIET_ROUTES) and _log.isEnabledFor(logging.INFO):
+            _tell(request, status, elapsed_s)
 
 
 def _tell(request: web.Request, status: int, elapsed_s: float) -> None:

@@ -4,12 +4,13 @@ Room: web. A service's token is looked at first. With an empty list it means not
 wrong one is refused even beside a good bearer token, so that nobody acts as a user where a service was meant.
 """
 
+from dataclasses import replace
+
 from aiohttp import hdrs, web
-from aiohttp.typedefs import Handler
 from multidict import istr
 
 from payment_service.core.use_cases.payment_requests import Caller
-from payment_service.web.middleware.signature import Middleware, route_of
+from payment_service.web.middleware.signature import Behaviour, route_of
 from payment_service.web.services import CALLER, WebServices
 from payment_service.web.tokens import TokenVerifier, unauthorized
 
@@ -17,17 +18,15 @@ SERVICE_HEADERS = (istr("X-Internal-Token"), istr("X-API-Key"))
 SCHEME = "bearer "
 
 
-def auth(services: WebServices, open_routes: frozenset[str]) -> Middleware:
-    tokens = services.tokens
+class Auth(Behaviour):
+    def __init__(self, services: WebServices, open_routes: frozenset[str]) -> None:
+        self._tokens = services.tokens
+        self._open_routes = open_routes
 
-    @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    def arrives(self, request: web.Request) -> None:
         # What is registered nowhere goes on to its 404 or 405; it has no page that could tell anything.
-        if request.match_info.http_exception is None and route_of(request) not in open_routes:
-            request[CALLER] = _caller(request, tokens)
-        return await handler(request)
-
-    return middleware
+        if request.match_info.http_exception is None and route_of(request) not in self._open_routes:
+            request[CALLER] = _caller(request, self._tokens)
 
 
 def _caller(request: web.Request, tokens: TokenVerifier) -> Caller:
@@ -37,7 +36,17 @@ def _caller(request: web.Request, tokens: TokenVerifier) -> Caller:
             given = headers.get(name)
             if given is not None:
                 return tokens.internal(given)
-    value = headers.get(hdrs.AUTHORIZATION)
-    if value is None or value[: len(SCHEME)].lower() != SCHEME:
+    bearer = _bearer(request)
+    if bearer is None:
         raise unauthorized()
-    return tokens.bearer(value[len(SCHEME) :].strip())
+    return tokens.bearer(bearer)
+
+
+def _bearer(request: web.Request) -> str | None:
+    value = request.headers.get(hdrs.AUTHORIZATION)
+    return value[len(SCHEME) :].strip() if value is not None and value[: len(SCHEME)].lower() == SCHEME else None
+
+
+def with_bearer(request: web.Request, caller: Caller) -> Caller:
+    """Of this request alone: the callers that are remembered between requests never hold a token."""
+    return replace(caller, bearer=_bearer(request))

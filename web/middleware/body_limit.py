@@ -5,21 +5,17 @@ Room: web. One that does not announce its length is cut off while it is read, by
 """
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
 from payment_service.core.errors import Refused
-from payment_service.web.middleware.signature import Middleware
+from payment_service.web.middleware.signature import Behaviour
 from payment_service.web.services import WebServices
 
 
-def body_limit(services: WebServices, open_routes: frozenset[str]) -> Middleware:
-    bytes_max = services.body_bytes_max
+class BodyLimit(Behaviour):
+    def __init__(self, services: WebServices, open_routes: frozenset[str]) -> None:
+        self._bytes_max = services.body_bytes_max
 
-    @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    def arrives(self, request: web.Request) -> None:
         length = request.content_length
-        if length is not None and length > bytes_max:
-            raise Refused(f"the body is larger than {bytes_max} bytes", code="PAYLOAD_TOO_LARGE")
-        return await handler(request)
-
-    return middleware
+        if length is not None and length > self._bytes_max:
+            raise Refused(f"the body is larger than {self._bytes_max} bytes", code="PAYLOAD_TOO_LARGE")

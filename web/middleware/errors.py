@@ -1,4 +1,4 @@
-"""Whatever is raised further in becomes the contract's failure envelope.
+"""Whatever is raised becomes the contract's failure envelope.
 
 Room: web. Our own errors say what the caller must do (core/errors.py); anything else is our bug: 500 with the
 request id, the traceback in the log, and nothing of it in the answer.
@@ -8,11 +8,10 @@ from http import HTTPStatus
 
 import structlog
 from aiohttp import hdrs, web
-from aiohttp.typedefs import Handler
 
 from payment_service.core.errors import PaymentError
 from payment_service.web.envelope import failure, failure_of
-from payment_service.web.middleware.signature import Middleware
+from payment_service.web.middleware.signature import Behaviour
 from payment_service.web.services import WebServices
 
 _CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "PAYLOAD_TOO_LARGE"}
@@ -21,22 +20,17 @@ _MESSAGES = {404: "there is nothing here", 405: "not with this method", 413: "th
 _log = structlog.get_logger(__name__)
 
 
-def errors(services: WebServices, open_routes: frozenset[str]) -> Middleware:
-    clock = services.clock
+class Errors(Behaviour):
+    def __init__(self, services: WebServices, open_routes: frozenset[str]) -> None:
+        self._now_ms = services.clock.now_ms
 
-    @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except PaymentError as error:
-            return failure_of(request, clock.now_ms(), error)
-        except web.HTTPException as error:
-            return _of_http(request, clock.now_ms(), error)
-        except Exception as error:
-            _log.exception("request failed", method=request.method, error=type(error).__name__)
-            return failure(request, clock.now_ms(), 500, "INTERNAL_ERROR", "something went wrong on our side")
-
-    return middleware
+    def answers(self, request: web.Request, error: Exception) -> web.StreamResponse:
+        if isinstance(error, PaymentError):
+            return failure_of(request, self._now_ms(), error)
+        if isinstance(error, web.HTTPException):
+            return _of_http(request, self._now_ms(), error)
+        _log.exception("request failed", method=request.method, error=type(error).__name__)
+        return failure(request, self._now_ms(), 500, "INTERNAL_ERROR", "something went wrong on our side")
 
 
 def _of_http(request: web.Request, at_ms: int, error: web.HTTPException) -> web.StreamResponse:

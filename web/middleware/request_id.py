@@ -9,29 +9,26 @@ import secrets
 
 import structlog
 from aiohttp import web
-from aiohttp.typedefs import Handler
 from multidict import istr
 
-from payment_service.web.middleware.signature import Middleware
+from payment_service.web.middleware.signature import Behaviour
 from payment_service.web.services import REQUEST_ID, WebServices
 
 HEADER = istr("X-Request-ID")
 _SAFE = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}", re.ASCII)
 
 
-def request_id(services: WebServices, open_routes: frozenset[str]) -> Middleware:
-    # Unique by worker and count: ten times cheaper than a random one for each, and nobody gains by guessing it.
-    prefix, numbers = f"req-{secrets.token_hex(8)}-", itertools.count(1)
+class RequestId(Behaviour):
+    def __init__(self, services: WebServices, open_routes: frozenset[str]) -> None:
+        # Unique by worker and count: ten times cheaper than a random one for each, and nobody gains by guessing it.
+        self._prefix, self._numbers = f"req-{secrets.token_hex(8)}-", itertools.count(1)
 
-    @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    def arrives(self, request: web.Request) -> None:
         given = request.headers.get(HEADER)
-        name = given if given is not None and _SAFE.fullmatch(given) else prefix + format(next(numbers), "x")
+        name = given if given is not None and _SAFE.fullmatch(given) else self._prefix + f"{next(self._numbers):x}"
         request[REQUEST_ID] = name
         structlog.contextvars.bind_contextvars(request_id=name)
-        response = await handler(request)
-        if not response.prepared:
-            response.headers[HEADER] = name
-        return response
 
-    return middleware
+    def leaves(self, request: web.Request, response: web.StreamResponse | None) -> None:
+        if response is not None and not response.prepared:
+            response.headers[HEADER] = request[REQUEST_ID]

@@ -1,9 +1,9 @@
-"""What every middleware is, and how it sees the route.
+"""What a behaviour around every request is, how all of them run, and how they see the route.
 
-Room: web.
+Room: web. One coroutine runs them all: a frame for each, entered again at every wake-up, is paid by every request.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -11,6 +11,51 @@ from aiohttp.typedefs import Handler
 Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 NO_ROUTE = "none"
 """Of a request that no page is registered for: metrics must not have a label per guessed path."""
+
+
+class Behaviour:
+    """Override what it does. Nothing here waits; what must wait is an aiohttp middleware of its own, behind these."""
+
+    def arrives(self, request: web.Request) -> None:
+        """Before the page, outermost first. What it raises keeps the request from everything further in."""
+
+    def answers(self, request: web.Request, error: Exception) -> web.StreamResponse | None:
+        """The answer to what was raised, by a behaviour or by the page; the innermost one that has any is asked."""
+
+    def leaves(self, request: web.Request, response: web.StreamResponse | None) -> None:
+        """Whatever happened, innermost first. None: there is no answer, the caller went away."""
+
+
+def in_one(behaviours: Sequence[Behaviour]) -> Middleware:
+    """One aiohttp middleware of all of them, outermost first."""
+    arrivals = [it.arrives for it in behaviours if _does(it, "arrives")]
+    answers = [it.answers for it in reversed(behaviours) if _does(it, "answers")]
+    leaving = [it.leaves for it in reversed(behaviours) if _does(it, "leaves")]
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response: web.StreamResponse | None = None
+        try:
+            for arrives in arrivals:
+                arrives(request)
+            response = await handler(request)
+        except Exception as error:
+            for answer in answers:
+                response = answer(request, error)
+                if response is not None:
+                    break
+            else:
+                raise
+        finally:
+            for leaves in leaving:
+                leaves(request, response)
+        return response
+
+    return middleware
+
+
+def _does(behaviour: Behaviour, name: str) -> bool:
+    return getattr(type(behaviour), name) is not getattr(Behaviour, name)
 
 
 def route_of(request: web.Request) -> str:
