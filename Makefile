@@ -18,7 +18,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 PYTEST := $(BIN)/pytest
 WATCH := $(BIN)/watchfiles --ignore-paths .data,.venv,.typecheck,dist,build
 
-.PHONY: help install run dev demo migrate test test-watch test-kafka test-providers crash coverage check lint format types api-docs bench build clean \
+.PHONY: help install run dev demo migrate test test-watch test-kafka test-providers test-api audit crash crash-random coverage check lint format types api-docs bench build clean \
 	docker-up docker-down kafka-tools
 
 help: ## list the targets
@@ -61,7 +61,17 @@ test-providers: $(STAMP) ## the one contract suite over every provider, and Stri
 	cd tests && ../$(BIN)/python -m servers.stripe_mock
 	$(PYTEST) tests/contract/test_providers.py tests/adapters/test_stripe_requests.py
 
-crash: $(STAMP) kafka-tools ## break everything at random, then audit; SEED=n repeats a run, ROUNDS=n or SECONDS=n make more
+test-api: $(STAMP) ## Schemathesis over all of openapi.yaml against a running service, about 3 minutes; SEED=n repeats one
+	cd tests && ../$(BIN)/python -m security.api_run $(if $(SEED),--seed $(SEED))
+
+audit: $(STAMP) ## known vulnerabilities of what is installed (exit 1 if any), and its bill of materials in dist/
+	cd tests && ../$(BIN)/python -m security.audit
+
+crash: $(STAMP) kafka-tools ## die at every call of a port, then break everything at random and audit; SEED=n repeats, ROUNDS, SECONDS
+	$(BIN)/python tests/crash/exhaustive.py --limit-s $(or $(LIMIT),600) $(if $(SEED),--seed $(SEED))
+	$(MAKE) crash-random
+
+crash-random: $(STAMP) kafka-tools ## the second half of crash alone
 	cd tests && ../$(BIN)/python -m crash.random_rig $(if $(SEED),--seed $(SEED)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
 

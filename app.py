@@ -108,11 +108,14 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
     audit = PostgresAuditLog(database, audit_chain.chain_key(settings.encryption_key_bytes), worker_id, clock, metrics)
     anchors = AuditAnchors(publisher, audit, cipher, clock, metrics)
     store.on_head = anchors.changed
-    execute = Execute(store, clock, worker_id, settings.lease_s)
+    # Two workers with one name and process number (two containers that were given one host name) must not take each
+    # other's leases for their own.
+    lease_owner = f"{settings.pod_name or socket.gethostname()}:{secrets.token_hex(4)}:{os.getpid()}"
+    execute = Execute(store, clock, lease_owner, settings.lease_s)
     outbound = Outbound()
     providers = _providers(settings, clock, metrics, outbound)
     effects = Effects(
-        execute, PostgresCallQueue(database, cipher), providers, clock, metrics, worker_id, settings.lease_s,
+        execute, PostgresCallQueue(database, cipher), providers, clock, metrics, lease_owner, settings.lease_s,
         settings.provider_deadline_s, settings.action_ttl_s * 1000, settings.provider_concurrency,
         settings.resend_window_s, UNANSWERED, _alarm,
     )  # fmt: skip
@@ -121,10 +124,8 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         default_provider(settings), settings.process_wait_s, settings.is_production, settings.refund_roles
     )
     check_order, tell_orders = _order_service(settings, store, database, outbound, clock, metrics)
-    method_store = PostgresMethods(database, cipher)
-    methods = PaymentMethods(
-        method_store, _method_keepers(settings, clock, outbound, providers), clock, metrics, _method_id
-    )
+    method_store, keepers = PostgresMethods(database, cipher), _method_keepers(settings, clock, outbound, providers)
+    methods = PaymentMethods(method_store, keepers, clock, metrics, _method_id)
     cache, reads = _cache(settings, store, cipher, clock, metrics)
     choose = ChooseMethod(methods, store)
     desk = PaymentDesk(execute, effects, store, providers, clock, rules, check_order, choose, reads)

@@ -17,7 +17,7 @@ from payment_service.adapters.beside import with_broker, with_database
 from payment_service.adapters.changelog import read_changelog
 from payment_service.adapters.clock import SystemClock
 from payment_service.adapters.dead_letter_desk import StoredDeadLetters
-from payment_service.adapters.kafka_topics import AUDIT_ANCHORS, DEAD_LETTERS
+from payment_service.adapters.kafka_topics import AUDIT_ANCHORS, DEAD_LETTERS, INTERNAL
 from payment_service.adapters.logging import configure_logging
 from payment_service.adapters.metrics import PrometheusMetrics
 from payment_service.adapters.postgres import migrate as migrations
@@ -26,17 +26,20 @@ from payment_service.adapters.postgres.audit_verifier import AuditVerifier
 from payment_service.adapters.postgres.call_queue import PostgresCallQueue
 from payment_service.adapters.postgres.payment_store import PostgresPaymentStore
 from payment_service.adapters.postgres.pool import Database
+from payment_service.adapters.postgres.resealing import Resealing
 from payment_service.adapters.postgres.webhooks import PostgresWebhooks
+from payment_service.adapters.sealed_topics import SealedTopics
 from payment_service.adapters.settings import Settings
 from payment_service.adapters.topic_reading import partitions_of
 from payment_service.core.audit import Auditor
 from payment_service.core.dead_letters import DeadLetterDesk
 from payment_service.core.errors import Refused, Unavailable
+from payment_service.core.key_rotation import KeyRotation, SealedRecords
 from payment_service.core.ports import AuditLog, PaymentStore
 from payment_service.core.use_cases.execute import Execute
 from payment_service.services import APP_NAME, cache_of, cipher_of, kafka_client, token_rules
 from payment_service.tables.payments import NAME as PAYMENTS_TABLE
-from payment_service.tables.payments import place_of
+from payment_service.tables.payments import OPEN_TTL_FACTOR, place_of
 from payment_service.web.tokens import issue_token
 
 __all__ = ["Settings", "kafka_client", "partitions_of", "with_broker", "with_database"]
@@ -74,6 +77,7 @@ async def open_reader(settings: Settings) -> AsyncIterator[PaymentStore]:
         store = PostgresPaymentStore(
             database, cipher, audit_chain.chain_key(settings.encryption_key_bytes), settings.outbox_shards,
             lambda rows: None, tells_orders=settings.order_service_url is not None,
+            old_chain_keys=[audit_chain.chain_key(key) for key in settings.encryption_keys_old],
         )  # fmt: skip
         store.on_version = cache.changed if cache is not None else None
         yield store
@@ -135,6 +139,28 @@ async def open_auditor(settings: Settings) -> AsyncIterator[Auditor]:
 
     try:
         yield AuditVerifier(database, keys, anchors)
+    finally:
+        await database.close()
+
+
+@contextlib.asynccontextmanager
+async def open_rotation(settings: Settings) -> AsyncIterator[KeyRotation]:
+    database = Database(settings.database_dsn, application_name="payment-service cli", size_max=2)
+    key, old = settings.encryption_key_bytes, settings.encryption_keys_old
+    row_ms = settings.table_ttl_h * 3_600_000 * OPEN_TTL_FACTOR
+    changelogs = {settings.topic(f"{APP_NAME}-{table}-changelog"): row_ms for table in TABLES}
+    letters = settings.topic(DEAD_LETTERS)
+    topics = [*map(settings.topic, INTERNAL), letters, *changelogs]
+
+    async def in_topics() -> list[SealedRecords]:
+        client = kafka_client(with_broker(settings))
+        reader = SealedTopics(
+            client, topics, key, old, _silence_s(settings), lifetimes=changelogs, mixed=(letters,)
+        )  # fmt: skip
+        return await reader.in_topics()
+
+    try:
+        yield Resealing(database, cipher_of(settings), in_topics)
     finally:
         await database.close()
 

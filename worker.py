@@ -72,7 +72,8 @@ class StreamSide:
             self.services.metrics.count("stream_restarts", reason=reason)
             _log.warning("stream side starts again", reason=reason, delay_s=delay)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), delay)
+                async with asyncio.timeout(delay):
+                    await self._stopping.wait()
             delay = min(delay * 2, RESTART_DELAY_S_MAX)
 
     async def _once(self) -> tuple[str, bool]:
@@ -141,7 +142,8 @@ async def _migrated(settings: Settings, stop: asyncio.Event) -> None:
         except Unavailable as error:
             _log.warning("the migrations wait", error=error.message)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), MIGRATE_AGAIN_S)
+            async with asyncio.timeout(MIGRATE_AGAIN_S):
+                await stop.wait()
 
 
 async def run_worker(settings: Settings, on_ready: Callable[[Services], Awaitable[None]] | None = None) -> int:

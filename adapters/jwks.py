@@ -67,7 +67,8 @@ class JwksKeys:
             self._wake.clear()
             await self.refresh()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), REFRESH_S)
+                async with asyncio.timeout(REFRESH_S):  # wait_for may swallow a cancellation
+                    await self._wake.wait()
             left_s = self._tried_at_s + COOL_DOWN_S - self.clock.monotonic_s()
             if self._keys is not None and left_s > 0:
                 await asyncio.sleep(left_s)

@@ -18,6 +18,8 @@ KEY_ID_BYTES = 4
 NONCE_BYTES = 12
 TAG_BYTES = 16
 _HEADER = len(FORMAT) + KEY_ID_BYTES
+STAMP_BYTES = _HEADER + NONCE_BYTES
+"""The first bytes of a sealed value: no two values have the same, since their nonces differ."""
 
 
 def key_id(key: bytes) -> bytes:
@@ -32,12 +34,17 @@ class AesGcmCipher:
         self._id = key_id(key)
         self._keys = {key_id(k): AESGCM(k) for k in (*old, key)}
 
+    @property
+    def header(self) -> bytes:
+        """What every value begins with that the present key sealed."""
+        return FORMAT + self._id
+
     def __repr__(self) -> str:
         return f"AesGcmCipher({len(self._keys)} keys)"
 
     def seal(self, plain: bytes, place: str) -> bytes:
         nonce = os.urandom(NONCE_BYTES)
-        return FORMAT + self._id + nonce + self._keys[self._id].encrypt(nonce, plain, place.encode())
+        return self.header + nonce + self._keys[self._id].encrypt(nonce, plain, place.encode())
 
     def unseal(self, sealed: bytes, place: str) -> bytes:
         aead = self._keys.get(bytes(sealed[len(FORMAT) : _HEADER]))

@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, str] = {
     "dead-letters": "dead_letters:dead_letters",
     "audit": "audit:audit",
     "webhooks": "webhooks:webhooks",
+    "keys": "keys:keys",
     "provider-sim": "provider_sim.command:provider_sim",
     "completion": "setup:completion",
 }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from payment_service.core.audit import Auditor
 from payment_service.core.dead_letters import DeadLetterDesk
+from payment_service.core.key_rotation import KeyRotation
 from payment_service.core.ports import AuditLog, OpenCalls, PaymentStore
 from payment_service.core.webhooks import WebhookRecords
 
@@ -112,6 +113,14 @@ async def open_auditor(settings: "Settings") -> AsyncIterator[Auditor]:
 
     async with offline.with_database(settings) as pointed, offline.open_auditor(pointed) as auditor:
         yield auditor
+
+
+@asynccontextmanager
+async def open_rotation(settings: "Settings") -> AsyncIterator[KeyRotation]:
+    from payment_service import offline
+
+    async with offline.with_database(settings) as pointed, offline.open_rotation(pointed) as rotation:
+        yield rotation
 
 
 @asynccontextmanager

@@ -37,6 +37,7 @@ _CODE_NAMES = frozenset(
     }
 )  # fmt: skip
 _TOKENS = re.compile(r"(?<![A-Za-z0-9])(?:tok|pm|src|card|btok|seti|pi)_[A-Za-z0-9_]{3,}")
+_OUR_IDS = re.compile(r"pay_[0-9a-f]{32}|pmt_[0-9a-f]{24}")
 _DIGITS = re.compile(r"[0-9]+")
 _SEPARATORS = re.compile(r"[^a-z0-9]")
 
@@ -56,6 +57,12 @@ def hide_card_numbers(text: str) -> str:
 def without_card_data(text: str) -> str:
     """The same without card numbers and without providers' own names of a card, which may be chargeable."""
     return _TOKENS.sub("[token]", hide_card_numbers(text))
+
+
+def without_card_data_in_path(path: str) -> str:
+    """A path as somebody wrote it, or an id out of it. Our own ids stay: by chance one in a thousand has a run of
+    digits that could be a card number."""
+    return "/".join(part if _OUR_IDS.fullmatch(part) else without_card_data(part) for part in path.split("/"))
 
 
 def _card_numbers(text: str) -> Iterator[tuple[int, int]]:

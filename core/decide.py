@@ -32,6 +32,7 @@ from payment_service.core.payment import (
 )
 from payment_service.core.terms import (
     TAKES_MONEY,
+    UNSETTLED,
     AttemptState,
     CaptureMethod,
     DisputeState,
@@ -306,7 +307,8 @@ def _record_object(payment: Payment, command: c.RecordObject) -> list[e.Event]:
     moved = attempt.kind not in TAKES_MONEY or attempt.state is AttemptState.APPROVED
     moved = moved or payment.captured > 0 or payment.authorization_open > 0
     known = payment.object_id == command.object_id
-    if known and (moved or attempt.object_number or not payment.object_open):
+    taken_up = attempt.object_number > 0 or attempt.state not in UNSETTLED
+    if known and (moved or taken_up or not payment.object_open):
         return []  # also when it was closed since: news that comes late does not open it again
     # Known, and not as this attempt's: an earlier one, given up meanwhile, has committed what both were given.
     if moved or (payment.object_open and not known):

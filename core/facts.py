@@ -74,8 +74,9 @@ def _started(payment: Payment, event: e.AttemptStarted) -> Payment:
     if event.by == "order" and event.kind in TAKES_MONEY:
         changed = replace(changed, order_charged=True)
     if event.object_id is not None:
-        number = payment.object_number + (payment.object_id != event.object_id)
-        attempts = _attempt(changed, event.number, object_number=number, adopted=True)
+        other = payment.object_id != event.object_id
+        number = payment.object_number + other
+        attempts = _attempt(changed, event.number, object_number=number, adopted=other)
         changed = replace(changed, attempts=attempts, object_id=event.object_id, object_number=number, object_open=True)
     return changed
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from payment_service.core import commands as c
 from payment_service.core import events as e
 from payment_service.core.facts import apply
-from payment_service.core.payment import Attempt, Payment, attempt_in_the_way, refund_of, status_of
+from payment_service.core.payment import Attempt, Payment, attempt_in_the_way, authorization_ended, refund_of, status_of
 from payment_service.core.ports import Answer
 from payment_service.core.terms import (
     REFUND_OPEN,
@@ -257,8 +257,8 @@ def _refund(payment: Payment, news: RefundNews, reading: Reading) -> Step:
     # Made beside us. Older news of one that failed since would count it: the first is always asked for.
     if not reading.asked:
         return Step(ask="REFUNDED_OUTSIDE")
-    if answer.verdict is Verdict.DECLINED:
-        return NOTHING
+    if answer.verdict is Verdict.DECLINED or authorization_ended(payment):
+        return NOTHING  # nothing moved: it failed, or a hold was let go, which is a refund to some providers
     if answer.provider_id is None or answer.amount_minor is None:
         return Step(fail="REFUND_WITHOUT_AMOUNT")
     if answer.currency not in (None, payment.currency):

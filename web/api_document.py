@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from payment_service.core.money import AMOUNT_MINOR_MAX, AMOUNT_TEXT_MAX
 from payment_service.web import shapes
 from payment_service.web.api_words import DESCRIPTION, ERRORS, TAGS
 from payment_service.web.bodies import (
@@ -36,12 +37,16 @@ Mode = Any
 AMOUNT_IN: Mapping[str, Any] = {
     "description": "In major units, with at most as many decimals as the currency has; never rounded.",
     "anyOf": [
-        {"type": "number", "exclusiveMinimum": 0},
-        {"type": "string", "pattern": r"^[0-9]{1,15}(\.[0-9]{1,4})?$"},
+        {"type": "number", "exclusiveMinimum": 0, "maximum": AMOUNT_MINOR_MAX},
+        {"type": "string", "maxLength": AMOUNT_TEXT_MAX, "pattern": r"^[0-9]+(\.[0-9]+)?$"},
     ],
     "examples": [99.99, "99.99"],
 }
-MOMENT_IN: Mapping[str, Any] = {"type": "string", "examples": ["2026-01-31", "2026-01-31T12:00:00Z"]}
+MOMENT_IN: Mapping[str, Any] = {
+    "type": "string",
+    "anyOf": [{"format": "date"}, {"format": "date-time"}],
+    "examples": ["2026-01-31", "2026-01-31T12:00:00Z"],
+}
 """A date (the whole day), or an RFC 3339 date-time."""
 IDEMPOTENCY_KEY: Mapping[str, Any] = {
     "name": "Idempotency-Key",

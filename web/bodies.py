@@ -64,14 +64,31 @@ def _web_address(text: str) -> str:
     return text
 
 
-OrderId = Annotated[str, Field(min_length=1, max_length=ORDER_ID_LENGTH_MAX), AfterValidator(_printable)]
-PaymentId = Annotated[str, Field(min_length=1, max_length=PAYMENT_ID_LENGTH_MAX), AfterValidator(_printable)]
-MethodId = Annotated[str, Field(min_length=1, max_length=METHOD_LENGTH_MAX), AfterValidator(_printable)]
+NO_CONTROLS: dict[str, Any] = {"pattern": r"^[^\x00-\x1f\x7f-\x9f]*$"}
+"""What JSON schema can say of `_printable`; which further characters Unicode calls unprintable, it cannot."""
+WEB_ADDRESS: dict[str, Any] = {"format": "uri", "pattern": "^https?://[^/?#]"}
+
+OrderId = Annotated[
+    str,
+    Field(min_length=1, max_length=ORDER_ID_LENGTH_MAX, json_schema_extra=NO_CONTROLS),
+    AfterValidator(_printable),
+]
+PaymentId = Annotated[
+    str,
+    Field(min_length=1, max_length=PAYMENT_ID_LENGTH_MAX, json_schema_extra=NO_CONTROLS),
+    AfterValidator(_printable),
+]
+MethodId = Annotated[
+    str, Field(min_length=1, max_length=METHOD_LENGTH_MAX, json_schema_extra=NO_CONTROLS), AfterValidator(_printable)
+]
 ProviderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,30}$"), AfterValidator(str.upper)]
-UserId = Annotated[str, Field(max_length=USER_ID_LENGTH_MAX), AfterValidator(_printable)]
+UserId = Annotated[str, Field(max_length=USER_ID_LENGTH_MAX, json_schema_extra=NO_CONTROLS), AfterValidator(_printable)]
 Reason = Annotated[str, Field(max_length=REASON_LENGTH_MAX)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_small)]
-Address = Annotated[str, Field(max_length=URL_LENGTH_MAX), AfterValidator(_web_address)]
+Address = Annotated[str, Field(max_length=URL_LENGTH_MAX, json_schema_extra=WEB_ADDRESS), AfterValidator(_web_address)]
+CurrencyCode = Annotated[
+    str, Field(max_length=8, description="ISO 4217 code.", json_schema_extra={"pattern": "^[A-Za-z]{3}$"})
+]
 
 
 class Body(BaseModel):
@@ -83,7 +100,7 @@ class Body(BaseModel):
 class CreateBody(Body):
     order_id: OrderId = Field(alias="orderId")
     amount: Any
-    currency: str | None = Field(None, max_length=8)
+    currency: CurrencyCode | None = None
     provider: ProviderName | None = None
     payment_method_id: MethodId | None = Field(None, alias="paymentMethodId")
     description: str | None = Field(None, max_length=DESCRIPTION_LENGTH_MAX)

@@ -61,7 +61,7 @@ class Payments(Endpoint):
                 with_bearer(request, caller) if self.services.forwards_bearer else caller,
                 order_id=body.order_id,
                 amount=body.amount,
-                currency=body.currency or DEFAULT_CURRENCY,
+                currency=DEFAULT_CURRENCY if body.currency is None else body.currency,
                 provider=body.provider,
                 method=body.payment_method_id,
                 capture_method=body.captured_by(),

@@ -3,6 +3,7 @@
 Room: adapters/postgres. A lease is `due_at` by the database's clock; rows are locked for the claim alone.
 """
 
+import contextlib
 import logging
 import time
 from typing import Any
@@ -14,6 +15,9 @@ from payment_service.codecs.state import decode_call
 from payment_service.core.errors import Malformed, Unavailable
 from payment_service.core.ports import Cipher, ClaimedCall, OpenCall
 
+UNREADABLE_DELAY_S = 30.0
+"""Pause before another worker may try to read a request that this one cannot."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -24,23 +28,33 @@ class PostgresCallQueue:
 
     async def claim(self, owner: str, limit: int, lease_s: float) -> list[ClaimedCall]:
         """A connection lost here may leave rows claimed: they come back when the lease ends."""
-        return await self._claim("claim_calls", (limit, owner, lease_s))
+        return await self._claim("claim_calls", owner, (limit, owner, lease_s))
 
     async def claim_of(self, payment_id: str, owner: str, limit: int, lease_s: float) -> list[ClaimedCall]:
-        return await self._claim("claim_calls_of", (payment_id, limit, owner, lease_s))
+        return await self._claim("claim_calls_of", owner, (payment_id, limit, owner, lease_s))
 
-    async def _claim(self, query: str, parameters: tuple[Any, ...]) -> list[ClaimedCall]:
+    async def _claim(self, query: str, owner: str, parameters: tuple[Any, ...]) -> list[ClaimedCall]:
         claimed_at = time.monotonic()
         claimed: list[ClaimedCall] = []
+        unread: list[str] = []
         for row_id, request, tries, sent_for_s, due_in_s in await self._run(query, parameters):
             try:
                 call = decode_call(self._cipher.unseal(bytes(request), request_place(row_id)))
             except (Malformed, ValueError, TypeError, KeyError) as error:
-                # It comes back with every lease, and is heard of each time; it must not hold up the others.
+                # It comes back, and is heard of each time; it must not hold up the others.
                 _log.error("the request of %s cannot be read: %s", row_id, type(error).__name__)
+                unread += [row_id] if due_in_s is None else []
                 continue
             claimed.append(ClaimedCall(call, tries, claimed_at, sent_for_s, due_in_s))
+        await self._give_back(unread, owner)
         return claimed
+
+    async def _give_back(self, row_ids: list[str], owner: str) -> None:
+        """A worker with the newer keys or program can read them; to it they must look as they were, for what nobody
+        may have sent is sent, and what somebody may have sent is not after a while."""
+        if row_ids:
+            with contextlib.suppress(Unavailable):  # then they come back with the lease
+                await self._run("give_back_calls", (UNREADABLE_DELAY_S, row_ids, owner))
 
     async def renew(self, key: str, owner: str, lease_s: float) -> bool:
         return bool(await self._run("renew_call", (lease_s, key, owner)))

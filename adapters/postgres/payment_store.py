@@ -77,10 +77,11 @@ class PostgresPaymentStore:
     def __init__(
         self, database: Database, cipher: Cipher, chain_key: bytes, shards: int,
         on_outbox: OnOutbox, foreign_shards: ForeignShards = lambda shards: shards, *, tells_orders: bool = False,
+        old_chain_keys: Sequence[bytes] = (),
     ) -> None:  # fmt: skip
         self._database = database
         self._cipher = cipher
-        self._chain_key = chain_key
+        self._chain_keys = (chain_key, *old_chain_keys)
         self._encoder = Encoder(cipher, chain_key, shards, tells_orders)
         self._on_outbox = on_outbox
         self._foreign_shards = foreign_shards
@@ -244,7 +245,7 @@ class PostgresPaymentStore:
     async def verify_chain(self, payment_id: str) -> list[str]:
         """What is wrong with the payment's audit chain; empty when nothing is."""
         (row,) = await self._read_query(QUERIES["history"], (payment_id,))
-        return problems_of((self._chain_key,), history_of(payment_id, row))
+        return problems_of(self._chain_keys, history_of(payment_id, row))
 
     async def _read_query(self, query: str, parameters: Sequence[Any], *, hot: bool = False) -> list[Any]:
         """A read may simply be repeated when its connection breaks."""

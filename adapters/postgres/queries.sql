@@ -258,6 +258,13 @@ from chosen where t.id = chosen.id
 returning t.id, t.request, t.tries, extract(epoch from now() - t.sent_at)::float8,
   greatest(extract(epoch from chosen.due_at - now()), 0)::float8
 
+-- give_back_calls --
+-- As before this claim, which could not read them.
+update payment_service.transactions
+set owner = null, due_at = now() + %s * interval '1 second', tries = greatest(tries - 1, 0),
+  sent_at = case when tries > 1 then sent_at end
+where id = any(%s) and owner = %s and due_at is not null
+
 -- open_calls --
 -- Oldest first, as far as the page goes; the index of what is due holds the open ones alone.
 select id, payment_id, type, status, amount_minor, currency, provider, owner, tries,
@@ -645,3 +652,26 @@ select customer from payment_service.provider_customers where user_id = %s and p
 insert into payment_service.provider_customers (user_id, provider, customer) values (%s, %s, %s)
 on conflict (user_id, provider) do update set customer = excluded.customer, updated_at = now()
 returning user_id
+
+-- sealed_blocks --
+select pg_relation_size('payment_service.{table}') / current_setting('block_size')::int
+
+-- scan_sealed --
+-- In the order in which a table is stored: no index, and of large values only their first bytes are read.
+select t.ctid::text, octet_length(t.{column}) from payment_service.{table} t
+where t.ctid >= %s::tid and t.ctid < %s::tid and {sealed} and substring(t.{column} from 1 for 5) <> %s
+
+-- read_sealed --
+select t.ctid::text, t.{column}, {place} from payment_service.{table} t where t.ctid = any(%s::tid[]) and {sealed}
+
+-- reseal --
+-- Only what still begins as it was read, and what nobody is changing: a worker never waits for this, nor loses a change.
+with new as (
+  select n.at, decode(n.stamp, 'hex') as stamp, decode(n.value, 'hex') as value
+  from unnest(%s::tid[], %s::text[], %s::text[]) as n(at, stamp, value)
+), free as (
+  select t.ctid as at, new.value from new join payment_service.{table} t on t.ctid = new.at
+  where substring(t.{column} from 1 for 17) = new.stamp for update of t skip locked
+)
+update payment_service.{table} t set {column} = free.value from free where t.ctid = free.at
+returning 1

@@ -26,6 +26,9 @@ TRIES_MAX = 2
 """Keeping, claiming and settling may simply be repeated when a connection breaks."""
 STATEMENT_S = 5.0
 """A sender waits; providers give up after ten seconds or more."""
+UNREADABLE_TRIES_MAX = 20
+UNREADABLE_DELAY_S = 30.0
+"""While keys are rotated, another worker may have the one that this worker lacks."""
 REPLAY_PAGE = 1000
 REPLAY_PAGES_MAX = 10_000
 
@@ -85,7 +88,10 @@ class PostgresWebhooks:
                 body = self._cipher.unseal(bytes(sealed), body_place(provider, event_id))
             except Malformed:
                 _log.error("the body of webhook %s %s cannot be unsealed", provider, event_id)
-                await self.settle(one, Applied(WebhookStatus.FAILED, "UNREADABLE"))
+                unread = Applied(WebhookStatus.RECEIVED, "UNREADABLE", delay_s=UNREADABLE_DELAY_S)
+                if tries >= UNREADABLE_TRIES_MAX:
+                    unread = Applied(WebhookStatus.FAILED, "UNREADABLE")
+                await self.settle(one, unread)
                 continue
             opened = ReceivedWebhook(provider, event_id, kind, created, received, payment_id, object_id, body)
             claimed.append(ClaimedWebhook(row_id, opened, tries, waited))

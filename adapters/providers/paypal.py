@@ -177,7 +177,10 @@ class PaypalProvider:
                 if not (approved or (unpaid and call.method_token is not None)):
                     return standing
             elif order.status != 404 or call.adopted:
-                return _unsent(error_answer(call, order))
+                refused = _unsent(error_answer(call, order))
+                # A named order that PayPal will not show us is not ours to ask for again, or to close.
+                no = call.adopted and refused.verdict is Verdict.DECLINED
+                return replace(refused, object_closed=True) if no else refused
         if call.object_id is None:
             return _no_object(call)
         if call.method_token is None and not approved:

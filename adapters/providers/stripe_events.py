@@ -120,8 +120,13 @@ def intent_news(intent: Fields) -> tuple[News, ...]:
 
 
 def refund_news(refund: Fields) -> tuple[News, ...]:
-    answer = refund_state(refund.body)
-    return () if answer.provider_id is None else (RefundNews(answer, _number(refund)),)
+    """A hold that is let go, and what a partial capture leaves, are refunds at Stripe too
+    (github.com/odoo/odoo/pull/259230, github.com/woocommerce/woocommerce-gateway-stripe/issues/1073): done, by nobody,
+    and without a movement on the account's balance. No money comes back with them, since none was taken."""
+    answer, number = refund_state(refund.body), _number(refund)
+    unmoved = "balance_transaction" in refund.body and refund.get("balance_transaction") is None
+    let_go = number is None and unmoved and answer.verdict is Verdict.APPROVED
+    return () if answer.provider_id is None or let_go else (RefundNews(answer, number),)
 
 
 def dispute_news(dispute: Fields) -> tuple[News, ...]:

@@ -42,7 +42,7 @@ def check_signature(header: str, body: bytes, secrets: Sequence[str], now_s: flo
         if name == "t":
             stamps.append(value)
         elif name == "v1":
-            signatures.append(value.encode())
+            signatures.append(value.encode("utf-8", "replace"))  # of a header that was no UTF-8
     if len(stamps) != 1 or not stamps[0].isascii() or not stamps[0].isdigit() or len(stamps[0]) > 12:
         raise Refused("the webhook carries no signed time", code="INVALID_SIGNATURE")
     signed = stamps[0].encode() + b"." + body

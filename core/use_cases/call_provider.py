@@ -64,7 +64,7 @@ class Calling:
             made = await provider.create_object(call)
             if made.verdict is not Verdict.APPROVED or made.object_id is None:
                 return made
-            made_id = f"{call.object_key}:made:{made.object_id}"  # another object is other news
+            made_id = f"{call.key}:made:{made.object_id}"  # another object, or of another attempt, is other news
             outcome = await self.tell(
                 RecordObject(call.payment_id, made_id, self.clock.now_ms(), call.number, made.object_id)
             )

@@ -138,10 +138,13 @@ class PaymentDesk:
             saved = payment.payment_method_id
         command = StartCharge(
             payment_id, caller.command_id, self.clock.now_ms(), caller.by, caller.user_id, saved, method is not None,
-            object_id=object_id if adopted else None, require_confirmed=self.rules.require_confirmed,
+            object_id=object_id if adopted or payment.object_open else None,
+            require_confirmed=self.rules.require_confirmed,
         )  # fmt: skip
         found = await self.methods.for_payment(payment, saved) if saved is not None and self.methods else None
-        context = CallContext(token, return_url=return_url, adopted=adopted, key=caller.key, saved=found)
+        context = CallContext(
+            token, return_url=return_url, adopted=adopted, named=object_id is not None, key=caller.key, saved=found
+        )
         return await self._attempt(caller, command, context)
 
     async def capture(self, caller: Caller, payment_id: str, *, amount: object | None) -> Answered:

@@ -90,7 +90,8 @@ class Effects:
             raise Unavailable("the worker is stopping", retry_after_s=1.0)
         if self._slots.locked():
             try:
-                await asyncio.wait_for(self._slots.acquire(), ADMIT_WAIT_S)
+                async with asyncio.timeout(ADMIT_WAIT_S):
+                    await self._slots.acquire()
             except TimeoutError:
                 raise Unavailable("too many provider calls", code="PROVIDER_UNAVAILABLE", retry_after_s=2.0) from None
         else:

@@ -24,7 +24,9 @@ class CallContext:
     return_url: str | None = None
     next_action: NextAction | None = field(default=None, repr=False)
     adopted: bool = False
-    """The caller named the provider object that the attempt is about."""
+    """The caller named another provider object than ours, and the attempt is about that."""
+    named: bool = False
+    """The caller named the object, ours or not: what was stored does not pay it, only what comes with the call."""
     saved: Usable | None = None
     """The saved method that was found for the attempt this command starts."""
     key: RequestKey | None = None
@@ -72,7 +74,8 @@ def build_call(
         return_url=context.return_url,
         description=payment.description,
         charge_id=taken.provider_id if taken is not None else None,
-        adopted=context.adopted and kind in TAKES_MONEY,
+        # By what was committed: which object was ours may have changed since the caller's context was made.
+        adopted=kind in TAKES_MONEY and (context.adopted or attempt_of(payment, number).adopted),
         payment_method_id=method,
         customer=customer if kind in TAKES_MONEY else None,
     )
@@ -84,7 +87,8 @@ def _means_of_payment(
     """(token, customer). A saved method is what the attempt names or nothing: one that was not found, or is another
     provider's, is never replaced by something else."""
     if method is None:
-        return context.method_token or context.stored_token or secrets.method_token, None
+        stored = None if context.named else secrets.method_token
+        return context.method_token or context.stored_token or stored, None
     saved = context.saved
     if saved is None or (saved.method_id, saved.provider) != (method, provider):
         return None, None

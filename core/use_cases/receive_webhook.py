@@ -226,7 +226,8 @@ class ApplyWebhook:
 
     async def _object_number(self, payment: Payment, notice: Notice) -> int | None:
         number = object_number_of(payment, notice)
-        if number is None and notice.object_id is not None and payment.object_number > 1:
+        followed = payment.object_number > 1 or (payment.object_number == 1 and payment.object_id is None)
+        if number is None and notice.object_id is not None and followed:
             stored = await self.execute.store.events(payment.payment_id)
             return earlier_object_number(payment.payment_id, [it.event for it in stored], notice.object_id)
         return number

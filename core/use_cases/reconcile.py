@@ -10,6 +10,7 @@ Room: core/use_cases. Awaits on ports only. Called with a claim, by whichever wo
   again at any time: it takes nobody's money. A capture or refund is looked up, and never guessed.
 - Without an object nothing can have been confirmed: confirming needs its committed id, and making it moves no money
   and has a key of its own. An object that was made and not committed is never paid: nobody got its secret.
+- A shopper's time is only up when the provider still waits for them: what they did in time may not have been told.
 - What stays open is looked up at growing intervals, for ever; at the end of the growth a person is asked.
 """
 
@@ -66,12 +67,11 @@ class Reconciler:
         payment = await self._load(call)
         if not is_open(payment, call):
             return None
+        overdue = False
         if call.kind is not Kind.REFUND:
             attempt = attempt_of(payment, call.number)
             due = attempt.action_expires_at_ms
-            if attempt.state is AttemptState.ACTION and due is not None and calling.clock.now_ms() >= due:
-                await self._later(claim, payment)
-                return await calling.execute(ExpireAction(call.payment_id, "", calling.clock.now_ms(), call.number))
+            overdue = attempt.state is AttemptState.ACTION and due is not None and calling.clock.now_ms() >= due
             if call.kind in TAKES_MONEY and attempt.object_number == 0 and is_unanswered(attempt):
                 return await self._from_the_start(claim, payment)
             if call.object_id is None and attempt.object_number == payment.object_number:
@@ -83,6 +83,9 @@ class Reconciler:
         if not await calling.leased(call, claim.claimed_at):
             return None
         answer = await calling.providers[call.provider].lookup(call)
+        if overdue and answer.code not in self.unanswered and _waits_for_shopper(answer):
+            await self._later(claim, payment)
+            return await calling.execute(ExpireAction(call.payment_id, "", calling.clock.now_ms(), call.number))
         if answer.verdict not in (Verdict.UNKNOWN, Verdict.NOT_SENT):
             return await self._record(claim, call, answer, Source.LOOKUP)
         # That it is not there now says nothing about a request that is still on its way.
@@ -177,6 +180,13 @@ class Reconciler:
             calling.alarm(NO_ANSWER, call)
             await calling.flag(call, no_answer(subject_of(call.kind, call.number)))
         await calling.queue.reschedule(call.key, calling.worker_id, delay, sent=True)
+
+
+def _waits_for_shopper(answer: Answer) -> bool:
+    """Asked before the shopper's time is called up: they may have acted in time, and nobody told us."""
+    if answer.approved:
+        return False
+    return answer.verdict is Verdict.UNKNOWN or (answer.verdict is Verdict.PENDING and answer.next_action is not None)
 
 
 def _at_most_unknown(answer: Answer) -> Answer:

@@ -69,7 +69,8 @@ class WebhookSweep:
                 self.metrics.count("webhook_sweeps_failed")
             if not claimed or not self._more:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), SWEEP_S)
+                    async with asyncio.timeout(SWEEP_S):  # wait_for may swallow a cancellation
+                        await self._wake.wait()
 
     async def stop(self, drain_s: float) -> None:
         """Claims nothing further; waits for what is being applied, at most `drain_s`. The rest is the lease's."""

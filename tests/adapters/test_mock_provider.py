@@ -211,6 +211,7 @@ def test_production_has_no_mock() -> None:
         mock_latency_ms: int = 0
         public_url: str | None = None
         port: int = 3005
+        mock_provider_url: str | None = None
 
     assert PROVIDER.configured(Some(is_production=False))
     assert not PROVIDER.configured(Some(is_production=True))

@@ -39,6 +39,8 @@ class Fault:
     for_s: float = 0.0
     """How long it lasts, or how long after its moment it strikes."""
     rates: tuple[tuple[str, float], ...] = ()
+    next_fault: str = ""
+    """What happens to the next few calls that move money, whatever the rates are."""
     patient: bool = True
     """It waits until both workers answer: else they would hardly ever run."""
 
@@ -78,4 +80,5 @@ def _rates(chance: random.Random, webhooks: bool) -> Fault:
     known = RATES | (WEBHOOK_RATES if webhooks else {})
     factor = chance.choice((0.5, 1, 2))
     rates = tuple((name, round(rate * factor * chance.random() * 2, 4)) for name, rate in known.items())
-    return Fault(chance.uniform(*GAP_S), "sim faults", rates=rates)
+    planned = chance.choice(("drop_response", "drop_response", "cut_body", "drop_request"))
+    return Fault(chance.uniform(*GAP_S), "sim faults", rates=rates, next_fault=planned)

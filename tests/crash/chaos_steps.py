@@ -14,6 +14,13 @@ MOMENT_WAIT_S = 2.0
 """How long a fault waits for its moment before it strikes without one."""
 MOMENT_POLL_S = 0.003
 UP_POLL_S = 0.1
+NEXT_TIMES = 2
+MONEY_PATHS = {
+    "mock": ("/mock/send",),
+    "stripe": ("/v1/refunds", "/v1/payment_intents/"),
+    "paypal": ("/v2/payments/captures/", "/v2/checkout/orders/"),
+}
+"""Where each provider is asked to move money."""
 TAKES_WORKERS = frozenset((*LIGHT["workers"], *HEAVY["workers"]))
 DOWN_S = 0.5
 WITHOUT_DATABASE_S = 1.2
@@ -163,7 +170,9 @@ class Chaos:
 
     async def _rates(self, fault: Fault) -> None:
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-            body = {"rates": dict(fault.rates), "delay_ms": 800, "seed": fault.who}
+            paths = MONEY_PATHS[self._site.provider]
+            planned = [{"path": path, "fault": fault.next_fault, "times": NEXT_TIMES} for path in paths]
+            body = {"rates": dict(fault.rates), "delay_ms": 800, "seed": fault.who, "next": planned}
             await self._site.sim.ask("POST", "/_sim/faults", body)
 
     STEPS: ClassVar[dict[str, Callable[["Chaos", Fault], Awaitable[None]]]] = {

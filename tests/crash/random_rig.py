@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import json
 import logging
-import os
 import random
 import shutil
 import sys
@@ -156,7 +155,7 @@ def main() -> int:
     arguments.add_argument("--seed", type=int, help="the first seed; default a fresh one")
     arguments.add_argument("--rounds", type=int, default=1, help="how many seeds, each one more than the one before")
     arguments.add_argument("--seconds", type=float, help="begin new rounds for so long instead")
-    arguments.add_argument("--providers", default=os.environ.get("CRASH_PROVIDERS", "mock"), help="chosen from by seed")
+    arguments.add_argument("--providers", default="mock,stripe,paypal", help="chosen from by seed")
     arguments.add_argument("--keep", type=Path, help="where the folder of a failure is kept")
     arguments.add_argument("--keep-all", action="store_true", help="keep the folders of good runs too")
     given = arguments.parse_args()

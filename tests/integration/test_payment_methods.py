@@ -105,6 +105,27 @@ async def test_a_methods_life(shop: Shop) -> None:
     nothing_is_in_the_clear(shop)
 
 
+async def test_a_saving_that_a_crash_cut_off_is_finished_once(shop: Shop) -> None:
+    await shop.at_stripe("POST", "/_sim/faults", {"rates": {"delay_response": 1.0}, "delay_ms": 1500})
+    body = {"type": "card", "provider": "stripe", "token": "tok_visa", "isDefault": True}
+    asking = asyncio.create_task(shop.call("POST", PATH, body))
+    await shop.site.until(lambda: "stripe.setup_intent" in shop.sim.ledger.read_text(), "it is at work at Stripe")
+    shop.worker.kill()
+    await asyncio.gather(asking, return_exceptions=True)
+    assert asking.exception() is not None, "nobody was answered"
+    ((status,),) = shop.site.rows("select status from payment_service.payment_methods")
+    assert status == "PENDING"
+    await shop.at_stripe("POST", "/_sim/faults", {})
+    shop.site.rows("update payment_service.payment_methods set due_at = now()")  # as if its lease had run out
+    shop.worker.start()
+    await shop.worker.ready()
+    (method,) = await shop.until(PATH, lambda data: [one["status"] for one in data] == ["ACTIVE"])
+    assert (method["isDefault"], method["last4"]) == (True, "4242")
+    again = await shop.call("POST", PATH, body)
+    assert (again.status, again.data["id"]) == (200, method["id"])
+    assert len(await shop.kept_there()) == 1
+
+
 async def saved_and_declined(shop: Shop) -> None:
     body = {"type": "card", "provider": "stripe", "token": "tok_mastercard"}
     key = {"Idempotency-Key": "save-1"}

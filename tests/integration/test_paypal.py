@@ -199,7 +199,11 @@ async def refunded_and_disputed_at_paypal(shop: Shop) -> None:
 
 
 async def ordered(shop: Shop) -> None:
-    body = {"eventType": "order.created", "orderId": "o-topic", "userId": USER, "totalAmount": 99.99, "currency": "USD"}
+    """With a saved wallet that wants its shopper all the same."""
+    body = {
+        "eventType": "order.created", "orderId": "o-topic", "userId": USER, "totalAmount": 99.99, "currency": "USD",
+        "paymentProvider": "PAYPAL", "paymentMethodId": "tok_threeDSecure",
+    }  # fmt: skip
     await shop.site.produce(Message(json.dumps(body).encode(), 0, b"order.created"))
     shown = await shop.until("/api/v1/orders/o-topic/payment", status="REQUIRES_ACTION", paymentProvider="PAYPAL")
     await shop.sim_does(f"approve/{shown['providerPaymentId']}?with=tok_pending")

@@ -312,6 +312,12 @@ async def test_an_order_that_names_one_that_cannot_be_used_fails_and_charges_not
     assert status_of((await rig.process(default)).payment) is Status.SUCCEEDED
 
 
+async def test_one_that_cannot_be_used_is_not_replaced_by_what_was_left_with_the_payment(rig: Rig) -> None:
+    await rig.create(method="tok_jcb")
+    payment = await rig.order(order(paymentMethodId="pmt_unheard_of"))
+    assert (status_of(payment), rig.provider.sent) == (Status.FAILED, [])
+
+
 async def test_what_the_payment_was_created_with_comes_before_the_default(rig: Rig) -> None:
     await rig.saved("tok_amex", is_default=True)
     own = await rig.saved("tok_visa")

@@ -12,7 +12,7 @@ from payment_service.core.commands import Cancel, CreatePayment, RecordObject, S
 from payment_service.core.errors import Refused
 from payment_service.core.ids import payment_id_of
 from payment_service.core.payment import provider_key, status_of
-from payment_service.core.ports import Answer, ClaimedCall, ProviderCall
+from payment_service.core.ports import Answer, ClaimedCall, NextAction, ProviderCall
 from payment_service.core.terms import Kind, Status, Verdict
 from payment_service.core.use_cases import perform_effects
 from payment_service.core.use_cases.provider_calls import CallContext, build_call
@@ -226,3 +226,30 @@ async def test_asking_does_not_wait_for_ever_and_asks_for_nobody_else(rig: Rig) 
     assert status_of(answered.payment) is Status.UNKNOWN and time.monotonic() - started < 2.0
     rig.provider.gate.set()
     await rig.until(lambda payment: status_of(payment) is Status.SUCCEEDED)
+
+
+ASKED = Answer(Verdict.PENDING, object_id="obj-1", next_action=NextAction("redirect", url="https://bank.example"))
+
+
+@pytest.mark.parametrize(
+    ("lookup", "ended"),
+    [
+        (Answer(Verdict.APPROVED, "ch_1", "obj-1", 9999, "USD"), Status.SUCCEEDED),
+        (UNANSWERED, Status.REQUIRES_ACTION),
+        (ASKED, Status.PROCESSING),
+        (NOT_DONE, Status.PROCESSING),
+    ],
+    ids=["they had said yes and nobody told", "nobody could be asked", "still waited for", "nothing was done"],
+)
+async def test_a_shoppers_time_is_up_only_when_the_provider_still_waits(
+    rig: Rig, lookup: Answer, ended: Status
+) -> None:
+    rig.effects.reconciler.unanswered = frozenset({"PROVIDER_TIMEOUT"})
+    await rig.create()
+    rig.effects.action_ttl_ms = rig.effects.calling.action_ttl_ms = 0
+    rig.provider.answers[Kind.CHARGE] = ASKED
+    await rig.process()
+    assert status_of(await rig.payment()) is Status.REQUIRES_ACTION
+    rig.provider.lookups[Kind.CHARGE] = lookup
+    await rig.effects.reconciler.reconcile(await claimed(rig))
+    assert status_of(await rig.payment()) is ended

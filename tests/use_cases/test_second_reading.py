@@ -1,21 +1,28 @@
 """What would lose money or give it to the wrong one: objects that somebody names, workers that wake up late, refunds
 of another object, scheduled charges of a worker that died."""
 
+import json
 import time
 
 import pytest
 from rigs.desk_rig import ANN, Rig, desk_over
 from rigs.histories import given, outcome
+from rigs.stripe_recorded import event
 
 from payment_service.adapters.memory.payment_store import MemoryPaymentStore
-from payment_service.core.commands import CreatePayment, DecideByHand, RecordAnswer, StartCharge
-from payment_service.core.errors import Unavailable
+from payment_service.adapters.providers.stripe_events import notice_of
+from payment_service.adapters.providers.stripe_webhooks import check_signature
+from payment_service.core.commands import CreatePayment, DecideByHand, GiveUp, RecordAnswer, StartCharge
+from payment_service.core.errors import Refused, Unavailable
 from payment_service.core.ids import payment_id_of
 from payment_service.core.payment import attempt_of, provider_key, status_of
-from payment_service.core.ports import Answer
+from payment_service.core.payment_method import Usable
+from payment_service.core.ports import Answer, ProviderCall
 from payment_service.core.terms import AttemptState, Kind, Source, Status, Verdict
 from payment_service.core.use_cases.payment_requests import Answered
 from payment_service.core.use_cases.provider_calls import CallContext, build_call
+from payment_service.core.webhook_news import Reading, Step, step_of
+from payment_service.core.webhooks import Notice, RefundNews
 
 ID = payment_id_of("o1")
 HELD_BACK = Answer(Verdict.NOT_SENT, code="RATE_LIMITED")
@@ -73,6 +80,44 @@ async def test_named_again_it_is_looked_at(rig: Rig) -> None:
     assert status_of(done.payment) is Status.SUCCEEDED
 
 
+def test_whose_it_is_is_asked_by_what_was_committed() -> None:
+    """It was the payment's open object when this request was read, and was let go before it was committed."""
+    payment = given("created, process object=pi_theirs, not-sent, process object=pi_theirs")
+    assert build_call(payment, Kind.CHARGE, 2, CallContext(adopted=False, named=True)).adopted
+    ours = given("created, charge, object pi_1, declined, process object=pi_1")
+    assert not build_call(ours, Kind.CHARGE, 2, CallContext(named=True)).adopted
+
+
+@pytest.mark.parametrize("stored", ["saved", "one-time"])
+async def test_naming_our_own_object_is_a_question_and_no_charge_with_what_is_stored(rig: Rig, stored: str) -> None:
+    """Declined, tried again in the browser with another card: the front end names the object that it has confirmed."""
+    saved = Usable("pmt_1", "MOCK", "tok_saved", None) if stored == "saved" else None
+    method, token = ("pmt_1", None) if stored == "saved" else (None, "tok_once")
+    create = CreatePayment(ID, "", 1, "user:ann", "o1", "ann", 1050, "USD", "MOCK", method)
+    await rig.execute(create, CallContext(stored_token=token))
+    rig.provider.answers[Kind.CHARGE] = Answer(Verdict.DECLINED, object_id="obj_1", code="CARD_DECLINED")
+    charge = StartCharge(ID, "", 2, "user:ann", "ann", method)
+    started = await rig.execute(charge, CallContext(saved=saved))
+    await rig.effects.start(started.intents[0].call, time.monotonic(), await rig.effects.admit())
+    assert rig.provider.calls[-1][1].method_token == f"tok_{'saved' if saved else 'once'}"
+    rig.provider.answers.clear()
+    paid = await named(rig, "obj_1")
+    what, call = rig.provider.calls[-1]
+    assert (what, call.object_id, call.adopted, call.method_token) == ("send", "obj_1", False, None)
+    assert status_of(paid.payment) is Status.SUCCEEDED and paid.declined is None
+
+
+async def test_our_own_object_stays_ours_when_nothing_could_be_asked(rig: Rig) -> None:
+    await rig.create()
+    rig.provider.answers[Kind.CHARGE] = Answer(Verdict.DECLINED, object_id="obj_1", code="CARD_DECLINED")
+    await rig.process()
+    rig.provider.answers[Kind.CHARGE] = HELD_BACK
+    with pytest.raises(Unavailable):
+        await named(rig, "obj_1")
+    payment = await rig.payment()
+    assert (payment.object_id, payment.object_open) == ("obj_1", True)
+
+
 # --- workers that wake up late -----------------------------------------------------------------------------------
 
 
@@ -95,6 +140,28 @@ def test_so_it_is_not_called_unsent_without_a_look() -> None:
 def test_a_second_worker_with_the_same_charge_is_not_the_first_again() -> None:
     assert outcome(f"{LATE_OBJECT}, object pi_1 #2", "object pi_1 #2") == "nothing"
     assert outcome("created, charge, object pi_1, declined gone", "object pi_1 #1") == "nothing"
+
+
+async def test_a_worker_that_wakes_up_between_another_charges_object_and_its_commit(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.create()
+    first = StartCharge(ID, "", 2, "user:ann", "ann", has_method=True)
+    zombie = (await rig.execute(first, CallContext(method_token="tok_visa"))).intents[0].call
+    await rig.execute(GiveUp(ID, "", 3, 1))
+
+    async def made(call: ProviderCall) -> Answer:
+        if call.number == 2:  # the key is the same, and so is what the provider gives
+            await rig.effects.calling.call(zombie, time.monotonic())
+        return Answer(Verdict.APPROVED, object_id="obj_1")
+
+    monkeypatch.setattr(rig.provider, "create_object", made)
+    rig.provider.answers[Kind.CHARGE] = Answer(Verdict.UNKNOWN, code="PROVIDER_TIMEOUT")
+    assert (await rig.process()).pending
+    assert rig.sent() == ["send:CHARGE:2"]
+    await rig.execute(GiveUp(ID, "", 4, 2))
+    payment = await rig.payment()
+    assert [a.state for a in payment.attempts[1:]] == [AttemptState.DISPLACED, AttemptState.OPEN]
 
 
 # --- refunds -----------------------------------------------------------------------------------------------------
@@ -124,6 +191,30 @@ async def test_also_one_that_a_runner_sends(rig: Rig) -> None:
     assert (refund.object_id, refund.charge_id) == (None, "ch_1")
 
 
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"balance_transaction": None, "metadata": {}}, False),
+        ({"balance_transaction": None, "metadata": {}, "status": "pending"}, True),
+        ({"metadata": {}}, True),
+        ({"balance_transaction": None}, True),
+    ],
+    ids=["of a hold", "of the dashboard, on its way", "of the dashboard", "ours"],
+)
+def test_a_hold_that_is_let_go_is_no_refund(changed: dict[str, object], told: bool) -> None:
+    """Else each partial capture looks refunded, and its order is told so."""
+    body = json.loads(event("refund_created"))
+    body["data"]["object"] |= changed
+    assert bool(notice_of(json.dumps(body).encode(), live=False).news) is told
+
+
+def test_nor_is_it_however_long_it_waits() -> None:
+    voided = given("created manual, charge, object pi_1, approved, cancel, approved")
+    notice = Notice("mock", "evt_1", "charge.refunded", 1, voided.payment_id, "pi_1", None, ())
+    news = RefundNews(Answer(Verdict.APPROVED, "re_1", "pi_1", 3000, "EUR"))
+    assert step_of(voided, 1, notice, news, Reading(2, "c", asked=True, patient=False)) == Step()
+
+
 # --- scheduled charges -------------------------------------------------------------------------------------------
 
 
@@ -142,3 +233,12 @@ async def test_an_orders_charge_outlives_the_worker_that_had_claimed_it() -> Non
         assert attempt_of(payment, 1).state is AttemptState.APPROVED
         assert rig.sent() == ["object:CHARGE:1", "send:CHARGE:1"]
         assert rig.provider.calls[-1][1].key == provider_key(ID, Kind.CHARGE, 1)
+
+
+# --- who sent it -------------------------------------------------------------------------------------------------
+
+
+def test_a_header_that_is_no_text_is_no_signature() -> None:
+    with pytest.raises(Refused) as refused:
+        check_signature("t=1,v1=\udcff", b"{}", ["whsec_1"], 1.0)
+    assert refused.value.code == "INVALID_SIGNATURE"

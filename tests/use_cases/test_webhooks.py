@@ -9,6 +9,7 @@ from rigs.stores import eventually
 from rigs.webhook_rig import ID, PAID, YES, WebhookRig, webhook_rig
 from servers.waiting import until
 
+from payment_service.adapters.postgres.webhooks import UNREADABLE_TRIES_MAX
 from payment_service.core import commands as c
 from payment_service.core.errors import Unavailable
 from payment_service.core.payment import status_of
@@ -54,6 +55,12 @@ async def test_the_body_is_sealed_and_bound_to_its_event(rig: WebhookRig) -> Non
     )
     claimed = await rig.webhooks.claim(10, 40.0)
     assert [(one.webhook.event_id, one.webhook.body) for one in claimed] == [("evt_secret_1", b"evt_secret_body")]
+    assert rig.rows()[1] == ("evt_2", "RECEIVED", "UNREADABLE")  # another worker may have its key
+    for _ in range(UNREADABLE_TRIES_MAX):
+        rig.sql(
+            "update payment_service.payment_webhooks set due_at = now() where event_id = 'evt_2' and due_at > now()"
+        )
+        await rig.webhooks.claim(10, 40.0)
     assert rig.rows()[1] == ("evt_2", "FAILED", "UNREADABLE")
 
 

@@ -7,6 +7,7 @@ request only ids are kept, never a body, a header or a query string.
 from aiohttp import web
 
 from payment_service.core.audit import ACCEPTED, OK, AuditEntry
+from payment_service.core.card_data import without_card_data_in_path
 from payment_service.web.client_address import client_address
 from payment_service.web.middleware.signature import NO_ROUTE, Behaviour, route_of
 from payment_service.web.services import ABOUT, CALLER, ERROR_CODE, NOTHING, REQUEST_ID, WebServices
@@ -59,6 +60,9 @@ def _entry(request: web.Request, route: str, result: str, at_ms: int, client: st
     caller = request.get(CALLER)
     about = request.get(ABOUT, NOTHING)
     path = request.match_info
+    payment_id, method_id = path.get("payment_id"), path.get("method_id")
+    if ERROR_CODE in request:  # it may be anything that somebody wrote there
+        payment_id, method_id = (without_card_data_in_path(one) if one else one for one in (payment_id, method_id))
     return AuditEntry(
         at_ms,
         ACTIONS.get((method, route)) or f"{method} {route}",
@@ -67,8 +71,8 @@ def _entry(request: web.Request, route: str, result: str, at_ms: int, client: st
         caller.roles if caller is not None else (),
         client,
         request.get(REQUEST_ID, ""),
-        path.get("payment_id") or about.payment_id,
+        payment_id or about.payment_id,
         path.get("order_id") or about.order_id,
         about.refund_id,
-        path.get("method_id") or about.method_id,
+        method_id or about.method_id,
     )
