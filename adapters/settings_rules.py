@@ -46,6 +46,7 @@ def problems_of(settings: "Settings") -> list[str]:
         problems += [
             *_production_secrets(settings),
             *_production_providers(settings),
+            *_production_mixtures(settings),
             *_production_surroundings(settings),
         ]
     elif settings.environment == "staging" and not settings.embedded:
@@ -180,6 +181,28 @@ def _production_providers(settings: "Settings") -> Iterator[str]:
             yield f"{name}: looks like the placeholder of an example file"
 
 
+def _production_mixtures(settings: "Settings") -> Iterator[str]:
+    """What is meant for trying out beside what is meant in earnest, and keys that would go in the clear."""
+    secret, publishable = settings.stripe_secret_key, settings.stripe_publishable_key
+    if secret is not None and publishable and _is_test_key(secret.get_secret_value()) != _is_test_key(publishable):
+        yield "STRIPE_SECRET_KEY, STRIPE_PUBLISHABLE_KEY: one is a test key, the other is not"
+    live, sandboxed = settings.paypal_mode == "live", "sandbox" in (urlsplit(settings.paypal_api_base).hostname or "")
+    if settings.paypal_configured and live and sandboxed:
+        yield "PAYPAL_MODE, PAYPAL_API_BASE: live, at the address of the sandbox"
+    for name, address in _provider_addresses(settings):
+        if address.startswith("http://") and not _is_loopback(address):
+            yield f"{name}: must start with https://, or the provider's key can be read on the way"
+
+
+def _is_test_key(key: str) -> bool:
+    """Of Stripe: sk_test_…, rk_test_…, pk_test_…"""
+    return "_test_" in key[:8]
+
+
+def _provider_addresses(settings: "Settings") -> tuple[tuple[str, str], ...]:
+    return ("STRIPE_API_BASE", settings.stripe_api_base), ("PAYPAL_API_BASE", settings.paypal_api_base)
+
+
 def _production_surroundings(settings: "Settings") -> Iterator[str]:
     if settings.embedded_database:
         yield "DATABASE_URL: is missing; the embedded PostgreSQL is for development"
@@ -203,7 +226,7 @@ def _unasked_embedded(settings: "Settings") -> Iterator[str]:
 
 def _key_warnings(settings: "Settings") -> Iterator[str]:
     if settings.is_production:
-        if any(key and "_test_" in key.get_secret_value()[:8] for key in (settings.stripe_secret_key,)):
+        if settings.stripe_secret_key is not None and _is_test_key(settings.stripe_secret_key.get_secret_value()):
             yield "STRIPE_SECRET_KEY: is a test key; no real card will be charged"
         if settings.order_service_url and settings.order_service_token is None:
             yield "ORDER_SERVICE_TOKEN: is missing; the order service may refuse to be told of outcomes"
@@ -224,14 +247,8 @@ def _address_warnings(settings: "Settings") -> Iterator[str]:
     if settings.database_url is not None:
         for name in database_address(settings.database_url.get_secret_value()).lost:
             yield f"DATABASE_URL: {name} is ignored; give libpq's sslcert and sslkey instead"
-    for name, address in (
-        ("STRIPE_API_BASE", settings.stripe_api_base),
-        ("PAYPAL_API_BASE", settings.paypal_api_base),
-    ):
-        if settings.is_production and address.startswith("http://") and not _is_loopback(address):
-            yield f"{name}: is not encrypted; the provider's key can be read on the way"
-    if settings.is_production and "*" in settings.allowed_origins:
-        yield "ALLOWED_ORIGINS: * lets every web page call this service with what its user can read"
+    if "*" in settings.allowed_origins:
+        yield "ALLOWED_ORIGINS: * is no origin, and no web page may call because of it; name each of them"
 
 
 def _is_loopback(address: str) -> bool:

@@ -193,12 +193,26 @@ def _late_answer(payment: Payment, attempt: Attempt, command: c.RecordAnswer) ->
         return []
     if verdict is Verdict.DECLINED and state is not AttemptState.APPROVED:
         return []  # a no after "not sent" or after the object was cancelled: still no
+    if verdict is Verdict.APPROVED and _released(payment, attempt):
+        return []  # the hold was placed before our void, which has let it go
     contradicted = e.Contradicted(
         command.at_ms, f"attempt:{attempt.number}", state.value, verdict.value, command.source
     )
     if verdict is Verdict.DECLINED or (attempt.kind is Kind.VOID and payment.captured > 0):
         return [] if attempt.contradicted_by == verdict.value else [contradicted]
     return [contradicted, *_approval(payment, attempt, command)]
+
+
+def _released(payment: Payment, attempt: Attempt) -> bool:
+    """A hold that ended as a no because the provider confirmed that its object is cancelled. Nothing comes after
+    that at a provider, so a yes that is told later is older. Money that was taken is another thing: it counts."""
+    return attempt.kind is Kind.AUTHORIZE and any(
+        a.kind is Kind.VOID
+        and a.state is AttemptState.APPROVED
+        and a.cause == attempt.code
+        and a.object_number == attempt.object_number > 0
+        for a in payment.attempts
+    )
 
 
 def _refund_answer(payment: Payment, refund: Refund, command: c.RecordAnswer) -> list[e.Event]:

@@ -78,7 +78,8 @@ def remote_objects(url: str, sessions: Sessions) -> MockObjects:
         if object_id is None:
             return None
         try:
-            async with sessions().get(f"{url.rstrip('/')}/_sim/objects/{quote(object_id, safe='')}") as response:
+            address = f"{url.rstrip('/')}/_sim/objects/{quote(object_id, safe='')}"
+            async with sessions().get(address, allow_redirects=False) as response:
                 if response.status == 404:
                     return None
                 response.raise_for_status()

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from payment_service.adapters.logging import configure_logging
 from payment_service.adapters.redaction import redact
@@ -40,6 +41,7 @@ def lines() -> Iterator[io.StringIO]:
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.raiseExceptions = raises
+    structlog.reset_defaults()
 
 
 @pytest.mark.parametrize("secret", SECRETS)

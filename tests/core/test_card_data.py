@@ -6,6 +6,7 @@ from payment_service.core.card_data import (
     hide_card_numbers,
     names_card_data,
     without_card_data,
+    without_card_data_in_path,
 )
 
 # Numbers that the card schemes and Stripe publish for tests.
@@ -84,3 +85,17 @@ def test_numbers_are_hidden_whatever_is_around_them(around: str) -> None:
 @pytest.mark.parametrize("token", ["tok_visa", "pm_1Abc_9", "seti_123", "src_abc"])
 def test_a_providers_token_is_hidden(token: str) -> None:
     assert without_card_data(f'{{"m":"{token}"}}') == '{"m":"[token]"}'
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/api/v1/payments/4242 4242 4242 4242/process", "/api/v1/payments/[card number]/process"),
+        ("/api/v1/payments/tok_visa", "/api/v1/payments/[token]"),
+        ("/api/v1/payments/pay_4242424242424242", "/api/v1/payments/pay_[card number]"),
+        ("pay_" + "4242424242424242" * 2, "pay_" + "4242424242424242" * 2),
+        ("pmt_4242424242424242abcdef01", "pmt_4242424242424242abcdef01"),
+    ],
+)
+def test_in_a_path_our_own_ids_stay(path: str, shown: str) -> None:
+    assert without_card_data_in_path(path) == shown

@@ -147,6 +147,7 @@ SENT, unknown, give-up | approved | AttemptApproved(#2 3000), AttemptDeclined(#1
 SENT, unknown, give-up, approved | charge | AttemptStarted(#3 CHARGE 3000) = PROCESSING
 SENT, unknown, give-up, approved | approved #1 | Contradicted(attempt:1 DECLINED APPROVED),
     AttemptApproved(#1 3000)>processed = SUCCEEDED
+HOLD, unknown, give-up, approved | approved #1 | nothing
 SENT, unknown, give-up | declined | AttemptDeclined(#2 DECLINED) = UNKNOWN
 SENT, unknown, give-up, declined | give-up #1 | ReviewFlagged(GIVE_UP_FAILED)
 SENT, unknown, give-up, declined, give-up #1 | give-up #1 | nothing

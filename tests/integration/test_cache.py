@@ -59,7 +59,7 @@ class Side:
         return {name[1]: count for name, count in self.metrics.counts.items() if name[0] == "cache_reads"}
 
     async def quiet(self) -> None:
-        await until(lambda: not self.cache._untold and not self.cache._being_told, "Redis has heard everything")
+        await until(lambda: not self.cache._untold and not self.cache._being_told, "Redis has heard everything", 90.0)
 
 
 @asynccontextmanager

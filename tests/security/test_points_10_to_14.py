@@ -36,9 +36,9 @@ def rules(*names: str, ends_ms: int | None = None) -> TokenRules:
 
 
 async def let_in(client: Client, token: str) -> bool:
-    status, envelope = await ask(client, "GET", PATH, **{"X-Internal-Token": token})
-    assert status == 200 or envelope["code"] == "UNAUTHORIZED"
-    return status == 200
+    async with client.get(PATH, headers={"X-Internal-Token": token}) as answer:
+        assert answer.status in (200, 401)
+        return answer.status == 200
 
 
 async def test_10_keys_of_services_are_kept_as_digests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def nested(depth: int) -> Any:
         (json.dumps({"orderId": "o", "amount": 1, "metadata": {"a": ["x"] * 3000}}).encode(), 422),
         (json.dumps({"orderId": "o", "amount": 1, "description": "x" * 501}).encode(), 422),
         (json.dumps({"orderId": "o" * 129, "amount": 1}).encode(), 422),
-        (b'{"orderId":"o","amount":' + b"9" * 5000 + b"}", 422),
+        (b'{"orderId":"o","amount":' + b"9" * 5000 + b"}", 400),
         (json.dumps({"orderId": "o", "amount": "1" * 5000}).encode(), 422),
         (json.dumps({f"field{n}": n for n in range(5000)}).encode(), 422),
     ],
@@ -117,15 +117,11 @@ def nested(depth: int) -> Any:
 )
 async def test_11_sizes_are_bounded(body: bytes, status: int) -> None:
     """A 4, V 15.2.2. And what is said about a bad body is short, however large that was."""
-    requests = RecordedRequests()
-    client = await opened(services_with(requests))
-    try:
-        async with client.post("/api/v1/payments", data=body, headers=ANN) as answer:
+    async with whole_site() as site:
+        async with site.client.post("/api/v1/payments", data=body, headers=ANN) as answer:
             assert answer.status == status
             assert len(await answer.read()) < 4096
-    finally:
-        await client.close()
-    assert requests.calls == []
+        assert (await site.now("/api/v1/payments"))["total"] == 0
 
 
 @pytest.mark.parametrize("query", ["limit=101", "limit=0", "offset=10001", f"userId={'x' * 129}", "limit=99999999999"])

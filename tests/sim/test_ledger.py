@@ -24,7 +24,7 @@ Make = Callable[..., ProviderSim]
 
 
 async def test_a_killed_simulator_comes_back_as_it_was(own_sim: Make, session: ClientSession) -> None:
-    sim = own_sim(settle_ms=400)
+    sim = own_sim(settle_ms=2500)
     api, mock = Api(sim, session), RemoteMock(sim.url, lambda: session)
     paid = await api.pay(key="k-paid", metadata={"payment_id": "pay_1"})
     waits = await api.pay(card="pm_card_threeDSecure2Required")
