@@ -56,7 +56,7 @@ test-watch: $(STAMP) ## the tests of what failed last, again whenever a file cha
 	$(WATCH) --filter python '$(PYTEST) --failed-first --maxfail=5 -q' .
 
 test-kafka: $(STAMP) kafka-tools ## tests on a real Apache Kafka (or on KAFKA_BROKERS)
-	$(PYTEST) -m kafka
+	$(PYTEST) -m kafka -n 2 --dist loadfile
 
 test-providers: $(STAMP) ## the one contract suite over every provider, and Stripe's own OpenAPI where Go is there
 	cd tests && ../$(BIN)/python -m servers.stripe_mock

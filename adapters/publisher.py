@@ -40,6 +40,8 @@ BURY_AT_ONCE = 4
 BURY_DELAY_S_MIN = 0.5
 BURY_DELAY_S_MAX = 30.0
 DRAIN_S = 3.0
+CANCEL_S = 3.0
+"""For the producer and the connection to close."""
 ALIASES = {Topic.PROCESSED.value: "payment.succeeded"}
 
 _log = logging.getLogger(__name__)
@@ -125,7 +127,7 @@ class OutboxPublisher:
             self._group.create_task(self._tend())
 
     async def stop(self) -> None:
-        """Sends and deletes what is under way, at most DRAIN_S; what is unacked stays in the table."""
+        """Sends and deletes what is under way, at most DRAIN_S and CANCEL_S; what is unacked stays in the table."""
         self._stopping = True
         loop = asyncio.get_running_loop()
         deadline = loop.time() + DRAIN_S
@@ -134,7 +136,7 @@ class OutboxPublisher:
             await asyncio.sleep(STOP_POLL_S)
         if self._inner is not None:
             self._inner.cancel()
-            await asyncio.wait([self._inner])
+            await asyncio.wait([self._inner], timeout=CANCEL_S)
         await self._outbox.close()
 
     async def _tend(self) -> None:

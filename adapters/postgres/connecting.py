@@ -1,10 +1,12 @@
-"""Opening a connection: what aiopg gets wrong while it connects.
+"""Opening a connection: what aiopg gets wrong while it connects, and while it waits.
 
-Room: adapters/postgres. Two things, both seen:
+Room: adapters/postgres. Three things, all seen:
 - When a connection is refused, aiopg leaves its writer in the event loop although libpq has closed the socket. uvloop
   then refuses every later socket of that number: a worker would never get back to a database that was away.
 - When libpq goes on to a second address (`localhost` that is ::1 first, a list of hosts), it opens another socket that
   aiopg does not watch, and waits until its time is up. So every address is tried on its own here.
+- It waits by `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that comes together with the answer:
+  the task goes on, and whoever cancelled it and waits for its end waits for ever.
 """
 
 import asyncio
@@ -31,6 +33,21 @@ class _FreshConnection(extensions.connection):  # type: ignore[misc]  # psycopg2
         loop.remove_writer(number)
 
 
+class SteadyConnection(aiopg.Connection):
+    """Ends when its task is cancelled. Overrides a private method, read against aiopg 1.4."""
+
+    async def _poll(self, waiter: "asyncio.Future[None]", timeout: float) -> None:
+        self._ready(self._weakref)
+        try:
+            async with asyncio.timeout(timeout):
+                await waiter
+        except (asyncio.CancelledError, TimeoutError):
+            self.close()
+            raise
+        finally:
+            self._waiter = None
+
+
 async def connect(dsn: str, timeout_s: float, **options: Any) -> aiopg.Connection:
     """A connection to the first address that takes us. Raises what the driver raises, of the last one tried.
 
@@ -40,8 +57,8 @@ async def connect(dsn: str, timeout_s: float, **options: Any) -> aiopg.Connectio
     failed: Exception = psycopg2.OperationalError("no host of the database is known")
     for place in places:
         try:
-            return await aiopg.connect(
-                dsn, timeout=timeout_s / len(places), connection_factory=_FreshConnection, enable_json=False,
+            return await SteadyConnection(
+                dsn, timeout_s / len(places), connection_factory=_FreshConnection, enable_json=False,
                 enable_hstore=False, enable_uuid=False, **place, **options,
             )  # fmt: skip
         except (psycopg2.Error, TimeoutError, OSError) as error:

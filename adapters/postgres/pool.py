@@ -1,8 +1,8 @@
 """The database connection: one small aiopg pool, and the one edge at which the driver's errors are translated.
 
-Room: adapters/postgres. aiopg's traps (design §9): a server `statement_timeout` arrives as CancelledError, so none is
-set here, and a role's own one is switched off; a timed-out or cancelled execute closes its connection, which may be
-in the middle of a commit; one connection runs one statement at a time.
+Room: adapters/postgres. aiopg's traps (design §9): a timed-out or cancelled execute closes its connection, which may be
+in the middle of a commit, so the server has no `statement_timeout` of its own, and a role's one is switched off; one
+connection runs one statement at a time.
 """
 
 import asyncio
@@ -114,10 +114,7 @@ class Database:
             raise ConnectionLost("no answer in time") from None
         except asyncio.CancelledError:
             connection.close()
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            raise ConnectionLost("the statement was cancelled by the server") from None
+            raise
         finally:
             if pool is self._pools.get(hot):  # else `close` has ended it together with its connections
                 # Not awaited: what it returns only wakes the next one who waits, and a cancellation of ours must

@@ -8,11 +8,13 @@ from contextlib import aclosing
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+import aiopg
 import pytest
 import uvloop
 from rigs.tcp_proxy import TcpProxy
 
 from payment_service.adapters.embedded_process import free_port
+from payment_service.adapters.postgres.connecting import connect
 from payment_service.adapters.postgres.pool import ConnectionLost, Database
 from payment_service.core.errors import Unavailable
 
@@ -38,6 +40,28 @@ def ran(run: Run, work: Coroutine[Any, Any, None]) -> None:
     """In a thread: this one's event loop is the wrong one."""
     with ThreadPoolExecutor(1) as executor:
         executor.submit(run, work).result()
+
+
+@pytest.mark.parametrize("run", LOOPS)
+def test_a_task_that_is_cancelled_with_its_answer_ends(postgres_server: str, run: Run) -> None:
+    """Python 3.11's wait_for gives the answer back and forgets the cancellation."""
+
+    async def ask_for_ever(connection: aiopg.Connection) -> None:
+        async with connection.cursor() as cursor:
+            while True:
+                await cursor.execute("select 1")
+
+    async def work() -> None:
+        connection = await connect(postgres_server, QUICK_S)
+        asking = asyncio.create_task(ask_for_ever(connection))
+        while connection._waiter is None:  # noqa: ASYNC110 - it appears by itself
+            await asyncio.sleep(0)
+        connection._waiter.add_done_callback(lambda _: asking.cancel())
+        done, _ = await asyncio.wait([asking], timeout=QUICK_S)
+        assert done and asking.cancelled()
+        assert connection.closed  # what it had sent may have happened: nobody goes on with it
+
+    ran(run, work())
 
 
 class Closing(Database):

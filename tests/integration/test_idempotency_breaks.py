@@ -10,6 +10,7 @@ from rigs.commit_cutter import CommitCutter
 from rigs.keyed_site import LATENCY_S, VISA, WAIT_S, Shop, Told, is_the_same, shop_on, until_told
 from rigs.ledger_provider import HANG_AFTER, HANG_BEFORE
 from servers.postgres import execute as sql
+from servers.waiting import until
 
 from payment_service.core.errors import Unavailable
 from payment_service.core.idempotency import KEPT_S
@@ -23,6 +24,8 @@ async def test_the_wait_of_a_first_request_ends_for_everybody(shop: Shop) -> Non
     path = await shop.charged()
     shop.provider.faults["send:REFUND"] = [HANG_AFTER]
     first = asyncio.create_task(shop.a.post(f"{path}/refund", {"amount": 3}, key="k"))
+    committed = "select 1 from payment_service.transactions where type = 'REFUND'"
+    await until(lambda: bool(sql(shop.url, committed)), "the refund is under way")
     await asyncio.sleep(LATENCY_S + 0.1)
     assert (await shop.b.post(f"{path}/refund", {"amount": 3}, key="k")).status == 409
     await shop.a.kill()

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import aiohttp
 from rigs.worker import ENCRYPTION_KEY, JWT_SECRET, Worker, token_of
-from security.api_hooks import WEBHOOK_SECRET
+from security.api_hooks import ASKS, WEBHOOK_SECRET
 
 from payment_service.web.api_document import CALLS
 
@@ -34,7 +34,7 @@ EXAMPLES_MAX = 25
 RUN_END_S = 240
 """A run that has not ended by then never will."""
 READY_S = 90.0
-USERS = ("ann", "bob")
+USERS = (ASKS, "bob")
 ENV = {
     "ENVIRONMENT": "test", "JWT_SECRET": JWT_SECRET, "ENCRYPTION_KEY": ENCRYPTION_KEY, "PAYMENT_PROVIDER": "mock",
     "MOCK_WEBHOOK_SECRET": WEBHOOK_SECRET, "TRUSTED_PROXIES": "127.0.0.0/8", "RATE_LIMIT_MAX": "100000000",

@@ -16,6 +16,7 @@ from servers.waiting import wait_until
 
 from payment_service.adapters.embedded_database import DATABASE, SERVER_SETTINGS, EmbeddedDatabase
 
+LOCK_WAIT_MS = 20_000
 MIGRATE = "payment_service.adapters.postgres.migrate"
 
 TEST_SETTINGS = {
@@ -50,8 +51,9 @@ def at_database(server_url: str, database: str) -> str:
 
 
 def execute(url: str, statement: str) -> list[tuple[object, ...]]:
-    """One statement outside of a transaction; its rows, if it has any."""
-    with closing(psycopg2.connect(url)) as connection:
+    """One statement outside of a transaction; its rows, if it has any. It may hold up an event loop whose own
+    statement it waits for, so it does not wait for long."""
+    with closing(psycopg2.connect(url, options=f"-c lock_timeout={LOCK_WAIT_MS}")) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute(statement)
