@@ -65,8 +65,8 @@ test-providers: $(STAMP) ## the one contract suite over every provider, and Stri
 test-api: $(STAMP) ## Schemathesis over all of openapi.yaml against a running service, about 3 minutes; SEED=n repeats one
 	cd tests && ../$(BIN)/python -m security.api_run $(if $(SEED),--seed $(SEED))
 
-audit: $(STAMP) ## known vulnerabilities of what is installed (exit 1 if any), and its bill of materials in dist/
-	cd tests && ../$(BIN)/python -m security.audit
+audit: $(STAMP) ## known vulnerabilities of what is installed (1 if any, 3 if nobody can be asked), and its SBOM in dist/
+	cd tests && ../$(BIN)/python -m security.audit $(ARGS)
 
 crash: crash-exhaustive crash-random ## die at every call of a port, then break everything at random; SEED=n repeats
 
@@ -118,7 +118,7 @@ docker-down: ## stop them; add ARGS=--volumes to forget their data
 
 # Root on Debian (a container, CI) gets Java and Maven; anybody else is told how to by the tests themselves.
 kafka-tools:
-	@if [ -z "$${KAFKA_BROKERS:-}" ] && ! { command -v java && command -v mvn; } >/dev/null 2>&1 \
+	@if [ -z "$${KAFKA_BROKERS:-}" ] && ! { command -v java && command -v javac && command -v mvn; } >/dev/null 2>&1 \
 		&& [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-		apt-get install -y -qq --no-install-recommends default-jre-headless maven >/dev/null; fi
+		apt-get install -y -qq --no-install-recommends default-jdk-headless maven >/dev/null; fi

@@ -20,11 +20,12 @@ from payment_service.adapters import audit_chain
 from payment_service.adapters.audit_anchors import AuditAnchors
 from payment_service.adapters.beside import with_broker
 from payment_service.adapters.clock import SystemClock
+from payment_service.adapters.configured_providers import guarded_providers, method_keepers, webhook_readers
 from payment_service.adapters.dead_letters import DeadLetterBox
-from payment_service.adapters.guarded import GuardedProvider, limits_for
-from payment_service.adapters.guarded_methods import GuardedKeeper
+from payment_service.adapters.guarded import GuardedProvider
 from payment_service.adapters.jwks import JwksKeys
 from payment_service.adapters.kafka_topics import WEBHOOKS
+from payment_service.adapters.measuring import Measuring
 from payment_service.adapters.metrics import PrometheusMetrics
 from payment_service.adapters.orders_api import OrdersApi
 from payment_service.adapters.outbound import Outbound
@@ -36,22 +37,24 @@ from payment_service.adapters.postgres.outbox import OutboxConnection
 from payment_service.adapters.postgres.payment_methods import PostgresMethods
 from payment_service.adapters.postgres.payment_store import PostgresPaymentStore
 from payment_service.adapters.postgres.pool import Database
+from payment_service.adapters.postgres.published import PostgresPublished
 from payment_service.adapters.postgres.webhooks import PostgresWebhooks
-from payment_service.adapters.providers import find_providers
 from payment_service.adapters.providers.registration import UNANSWERED
 from payment_service.adapters.publisher import OutboxPublisher
 from payment_service.adapters.sealing import AesGcmCipher
 from payment_service.adapters.settings import Settings
 from payment_service.adapters.webhook_log import KafkaThenPostgres
+from payment_service.agents.batch_delivery import BatchDelivery
 from payment_service.agents.delivery import Delivery, DeliveryLimits, Record
 from payment_service.agents.faust_app import PaymentApp, stream_app
 from payment_service.agents.order_events import OrderEvents
 from payment_service.agents.payment_events import PaymentEvents
+from payment_service.agents.records import BatchHandler, StreamHandler
+from payment_service.agents.traced import TracedBatches, TracedHandler
 from payment_service.agents.webhook_events import WebhookEvents
 from payment_service.codecs.order_events import OrderRules
 from payment_service.core.audit import AuditEntry
 from payment_service.core.errors import Unavailable
-from payment_service.core.payment_method import MethodKeeper
 from payment_service.core.ports import AuditLog, Clock, Provider
 from payment_service.core.use_cases.check_order import CheckOrder
 from payment_service.core.use_cases.choose_method import ChooseMethod
@@ -65,20 +68,29 @@ from payment_service.core.use_cases.receive_webhook import ApplyWebhook, Webhook
 from payment_service.core.use_cases.sweep_methods import MethodSweep
 from payment_service.core.use_cases.sweep_webhooks import WebhookSweep
 from payment_service.core.use_cases.tell_orders import TellOrders
-from payment_service.core.webhooks import WebhookReader
-from payment_service.services import APP_NAME, Services, cache_of, cipher_of, counts_of, default_provider, kafka_client
+from payment_service.services import (
+    APP_NAME,
+    Services,
+    cache_of,
+    cipher_of,
+    counts_of,
+    default_provider,
+    kafka_client,
+    tracing_of,
+)
 from payment_service.tables.payments import TOPICS as PUBLISHED_TOPICS
 from payment_service.tables.payments import PaymentsTable
+from payment_service.tables.refill import Refill
 
 __all__ = ["Services", "Settings", "build_services", "create_app"]
 
 if TYPE_CHECKING:
     from payment_service.adapters.cache import RedisCache
+    from payment_service.adapters.tracing import Tracing
 
 SESSION_TIMEOUT_S = 10.0
 EMBEDDED_SESSION_TIMEOUT_S = 6.0
 """The embedded broker holds a join back for half the session time-out."""
-TABLE_IN_FLIGHT_MAX = 4000
 WEBHOOK_IN_FLIGHT_MAX = 500
 """Each may hold 256 KB, and waits for its row alone."""
 METHOD_ID_BYTES = 12
@@ -113,43 +125,81 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
     lease_owner = f"{settings.pod_name or socket.gethostname()}:{secrets.token_hex(4)}:{os.getpid()}"
     execute = Execute(store, clock, lease_owner, settings.lease_s)
     outbound = Outbound()
-    providers = _providers(settings, clock, metrics, outbound)
-    effects = Effects(
-        execute, PostgresCallQueue(database, cipher), providers, clock, metrics, lease_owner, settings.lease_s,
-        settings.provider_deadline_s, settings.action_ttl_s * 1000, settings.provider_concurrency,
-        settings.resend_window_s, UNANSWERED, _alarm,
-    )  # fmt: skip
-    execute.on_scheduled = effects.wake
+    providers = guarded_providers(settings, clock, metrics, outbound.session, lambda: outbox.workers)
+    effects = _effects(settings, execute, PostgresCallQueue(database, cipher), providers, clock, metrics)
     rules = DeskRules(
         default_provider(settings), settings.process_wait_s, settings.is_production, settings.refund_roles
     )
     check_order, tell_orders = _order_service(settings, store, database, outbound, clock, metrics)
-    method_store, keepers = PostgresMethods(database, cipher), _method_keepers(settings, clock, outbound, providers)
+    method_store = PostgresMethods(database, cipher)
+    keepers = method_keepers(settings, clock, outbound.session, providers)
     methods = PaymentMethods(method_store, keepers, clock, metrics, _method_id)
     cache, reads = _cache(settings, store, cipher, clock, metrics)
     choose = ChooseMethod(methods, store)
     desk = PaymentDesk(execute, effects, store, providers, clock, rules, check_order, choose, reads)
     dead_letters = DeadLetterBox(publisher, database, None if settings.dead_letters_plain else cipher)
     publisher.dead_letters = dead_letters
+    _measured(metrics, database, store, dead_letters, execute, providers)
     keys = PostgresKeys(database, cipher)
     webhook_store = PostgresWebhooks(database, cipher)
-    readers = _webhook_readers(settings, clock, outbound)
+    readers = webhook_readers(settings, clock, outbound.session, providers)
     apply = ApplyWebhook(readers, webhook_store, execute, effects, methods.changed_there, clock, metrics)
     webhook_sweep = WebhookSweep(webhook_store, apply, clock, metrics)
     webhook_log = KafkaThenPostgres(publisher, webhook_store, cipher, clock, webhook_sweep.wake)
     webhook_inbox = WebhookInbox(readers, webhook_log, clock, metrics)
+    tracing = tracing_of(settings)
+    _traced(tracing, store, effects, providers, publisher, webhook_log)
     try:
         yield Services(
             settings, clock, metrics, cipher, database, store, execute, effects, publisher, dead_letters, desk,
             kafka, providers, audit, anchors, webhook_store, webhook_inbox, webhook_sweep,
             MethodSweep(methods, settings.action_ttl_s * 1000),
             keys, JwksKeys(settings.jwt_jwks_url, outbound.session, clock) if settings.jwt_jwks_url else None,
-            tell_orders, cache, counts_of(settings, clock, metrics),
+            tell_orders, cache, counts_of(settings, clock, metrics), tracing,
         )  # fmt: skip
     finally:
         await _finish(audit, cache, store, webhook_store, keys, method_store)
-        await database.close()
-        await outbound.close()
+        await asyncio.gather(database.close(), outbound.close(), *([tracing.close()] if tracing is not None else []))
+
+
+def _effects(
+    settings: Settings, execute: Execute, queue: PostgresCallQueue, providers: Mapping[str, Provider],
+    clock: SystemClock, metrics: PrometheusMetrics,
+) -> Effects:  # fmt: skip
+    effects = Effects(
+        execute, queue, providers, clock, metrics, execute.worker_id, settings.lease_s, settings.provider_deadline_s,
+        settings.action_ttl_s * 1000, settings.provider_concurrency, settings.resend_window_s, UNANSWERED, _alarm,
+    )  # fmt: skip
+    execute.on_scheduled = effects.wake
+    return effects
+
+
+def _traced(
+    tracing: "Tracing | None", store: PostgresPaymentStore, effects: Effects, providers: Mapping[str, Provider],
+    publisher: OutboxPublisher, webhook_log: KafkaThenPostgres,
+) -> None:  # fmt: skip
+    if tracing is None:
+        return
+    store.on_submit = tracing.commit
+    assert isinstance(effects.queue, PostgresCallQueue), "of this composition"
+    effects.queue.on_claim = tracing.continued
+    for provider in providers.values():
+        assert isinstance(provider, GuardedProvider), "of this composition"
+        provider.on_try = tracing.call
+    publisher.on_publish = tracing.publish
+    webhook_log.traceparent = tracing.traceparent
+
+
+def _measured(
+    metrics: PrometheusMetrics, database: Database, store: PostgresPaymentStore, dead_letters: DeadLetterBox,
+    execute: Execute, providers: Mapping[str, Provider],
+) -> None:  # fmt: skip
+    measuring = Measuring(metrics)
+    database.on_statement = measuring.statement
+    store.on_batch, store.on_steps = measuring.batch, measuring.steps
+    dead_letters.on_kept = measuring.dead_letter
+    measuring.providers(providers.values())
+    metrics.watch("commands_busy", lambda: execute.busy)
 
 
 async def _finish(
@@ -173,29 +223,6 @@ def _cache(
     return cache, CachedReads(store, cache)
 
 
-def _providers(
-    settings: Settings, clock: SystemClock, metrics: PrometheusMetrics, outbound: Outbound
-) -> dict[str, Provider]:
-    """Those that are configured, each behind its guard."""
-    return {
-        name: GuardedProvider(
-            found.build(settings, clock, outbound.session), limits_for(found, settings), clock, metrics
-        )
-        for name, found in find_providers().items()
-        if found.configured(settings)
-    }
-
-
-def _webhook_readers(settings: Settings, clock: SystemClock, outbound: Outbound) -> dict[str, WebhookReader]:
-    """Of the providers that are configured and have what verifies their webhooks."""
-    found = {
-        name: one.webhooks(settings, clock, outbound.session)
-        for name, one in find_providers().items()
-        if one.configured(settings) and one.webhooks is not None
-    }
-    return {name: reader for name, reader in found.items() if reader is not None}
-
-
 def _order_service(
     settings: Settings, store: PostgresPaymentStore, database: Database, outbound: Outbound, clock: SystemClock,
     metrics: PrometheusMetrics,
@@ -215,18 +242,6 @@ def _order_service(
 
 def _order_alarm(reason: str, order_id: str) -> None:
     _log.error("the order service does not take an outcome", reason=reason, order_id=order_id)
-
-
-def _method_keepers(
-    settings: Settings, clock: SystemClock, outbound: Outbound, providers: Mapping[str, Provider]
-) -> dict[str, MethodKeeper]:
-    """Of the providers that are configured and keep methods of payment, each behind its provider's guard."""
-    keepers: dict[str, MethodKeeper] = {}
-    for name, found in find_providers().items():
-        guard = providers.get(name)
-        if found.methods is not None and isinstance(guard, GuardedProvider):
-            keepers[name] = GuardedKeeper(found.methods(settings, clock, outbound.session), guard)
-    return keepers
 
 
 def _method_id() -> str:
@@ -251,6 +266,7 @@ def bare_app(settings: Settings) -> PaymentApp:
         credentials=kafka.faust_credentials(),
         store=settings.table_store,
         session_timeout_s=EMBEDDED_SESSION_TIMEOUT_S if embedded else SESSION_TIMEOUT_S,
+        fetches_per_s=settings.kafka_fetches_per_s,
     )
 
 
@@ -274,26 +290,38 @@ def create_app(services: Services) -> PaymentApp:
     """One stream side: its App with agents and tables, started by worker.py and never started twice."""
     settings = services.settings
     app = bare_app(settings)
+    app.on_lag = services.metrics.lagging
     rules = OrderRules(default_provider(settings), settings.auto_process_orders, settings.cancel_refunds_succeeded)
     letters = _Letters(services.dead_letters, services.audit, services.clock)
     charges = OrderCharges(services.execute, services.store, services.method_sweep.methods)
+    order_events = OrderEvents(services.execute, rules, services.clock.now_ms, charges)
     services.orders = Delivery(
-        app, settings.order_topics, OrderEvents(services.execute, rules, services.clock.now_ms, charges),
+        app, settings.order_topics, _followed(services, order_events),
         dead_letters=letters, limits=DeliveryLimits.of(settings.stream_in_flight_max), metrics=services.metrics,
     )  # fmt: skip
     services.orders.attach()
     services.table = PaymentsTable(
         app, cipher=services.cipher, now_ms=services.clock.now_ms, ttl_s=settings.table_ttl_h * 3600
     )
+    Refill(
+        app, services.table, PostgresPublished(services.database), now_ms=services.clock.now_ms,
+        ttl_s=settings.table_ttl_h * 3600,
+    )  # fmt: skip
+    webhook_events = WebhookEvents(services.webhook_store, services.cipher, services.webhook_sweep.wake)
     Delivery(
-        app, [WEBHOOKS], WebhookEvents(services.webhook_store, services.cipher, services.webhook_sweep.wake),
+        app, [WEBHOOKS], _followed(services, webhook_events),
         dead_letters=letters, limits=DeliveryLimits.of(WEBHOOK_IN_FLIGHT_MAX), metrics=services.metrics,
     ).attach()  # fmt: skip
-    Delivery(
-        app, PUBLISHED_TOPICS, PaymentEvents(services.table),
-        dead_letters=letters, limits=DeliveryLimits.of(TABLE_IN_FLIGHT_MAX), metrics=services.metrics,
-    ).attach()  # fmt: skip
+    payment_events: BatchHandler = PaymentEvents(services.table)
+    if services.tracing is not None:
+        payment_events = TracedBatches(payment_events, services.tracing.event)
+    BatchDelivery(app, PUBLISHED_TOPICS, payment_events, dead_letters=letters, metrics=services.metrics).attach()
     return app
+
+
+def _followed(services: Services, handler: StreamHandler) -> StreamHandler:
+    """The handler, in the traces of what it handles, where those are collected."""
+    return handler if services.tracing is None else TracedHandler(handler, services.tracing.event)
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ Room: root. Imported by worker.py and the CLI alone.
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from typing import Any
 
 import orjson
@@ -15,9 +15,16 @@ from payment_service.adapters import audit_chain
 from payment_service.adapters.audit_anchors import Anchored, read_anchors
 from payment_service.adapters.beside import with_broker, with_database
 from payment_service.adapters.changelog import read_changelog
+from payment_service.adapters.checks.broker import of_broker, of_letters
+from payment_service.adapters.checks.database import of_database
+from payment_service.adapters.checks.given import MENDS, of_settings
+from payment_service.adapters.checks.machine import of_machine
+from payment_service.adapters.checks.outside import of_providers, of_surroundings
+from payment_service.adapters.checks.waiting import of_work
 from payment_service.adapters.clock import SystemClock
 from payment_service.adapters.dead_letter_desk import StoredDeadLetters
-from payment_service.adapters.kafka_topics import AUDIT_ANCHORS, DEAD_LETTERS, INTERNAL
+from payment_service.adapters.embedded_process import EmbeddedError
+from payment_service.adapters.kafka_topics import AUDIT_ANCHORS, DEAD_LETTERS, INTERNAL, create_missing, found_topics
 from payment_service.adapters.logging import configure_logging
 from payment_service.adapters.metrics import PrometheusMetrics
 from payment_service.adapters.postgres import migrate as migrations
@@ -29,15 +36,17 @@ from payment_service.adapters.postgres.pool import Database
 from payment_service.adapters.postgres.resealing import Resealing
 from payment_service.adapters.postgres.webhooks import PostgresWebhooks
 from payment_service.adapters.sealed_topics import SealedTopics
-from payment_service.adapters.settings import Settings
+from payment_service.adapters.settings import Settings, SettingsInvalid
 from payment_service.adapters.topic_reading import partitions_of
 from payment_service.core.audit import Auditor
-from payment_service.core.dead_letters import DeadLetterDesk
+from payment_service.core.dead_letters import DeadLetterDesk, LetterFilter, LetterPage
+from payment_service.core.doctor import Area, Doctor, Finding
 from payment_service.core.errors import Refused, Unavailable
 from payment_service.core.key_rotation import KeyRotation, SealedRecords
 from payment_service.core.ports import AuditLog, PaymentStore
+from payment_service.core.topic_plan import TopicReport, judged
 from payment_service.core.use_cases.execute import Execute
-from payment_service.services import APP_NAME, cache_of, cipher_of, kafka_client, token_rules
+from payment_service.services import APP_NAME, cache_of, cipher_of, kafka_client, token_rules, topics_of, trace_ids
 from payment_service.tables.payments import NAME as PAYMENTS_TABLE
 from payment_service.tables.payments import OPEN_TTL_FACTOR, place_of
 from payment_service.web.tokens import issue_token
@@ -184,6 +193,92 @@ async def open_dead_letters(settings: Settings) -> AsyncIterator[DeadLetterDesk]
             await database.close()
 
 
+async def look_at_topics(settings: Settings) -> list[TopicReport]:
+    """Raises Unavailable."""
+    needed, prefix = topics_of(settings), settings.topic_prefix
+    found, brokers = await found_topics(kafka_client(with_broker(settings)), {prefix + it.name for it in needed})
+    return judged(needed, found, prefix, settings.topic_partitions, brokers)
+
+
+async def create_topics(settings: Settings) -> list[str]:
+    """Full names of those that were made. Raises Unavailable, also when the broker refuses."""
+    client = kafka_client(with_broker(settings))
+    return await create_missing(client, topics_of(settings), settings.topic_prefix, settings.topic_partitions)
+
+
+def look_at_settings() -> tuple[Settings, list[str]]:
+    """And what would stop a start with them."""
+    try:
+        return Settings.load(), []
+    except SettingsInvalid as error:
+        if error.given is None:
+            raise
+        return error.given, error.problems
+
+
+async def examine(
+    settings: Settings, problems: Sequence[str], areas: Collection[Area], *, as_production: bool
+) -> AsyncGenerator[tuple[Area, Sequence[Finding]], None]:
+    """What is wrong with an installation, area by area. Changes nothing; raises nothing for what it finds."""
+    clock, production = SystemClock(), as_production or settings.is_production
+    if Area.SETTINGS in areas:
+        yield Area.SETTINGS, of_settings(settings, problems, as_production=production)
+    if Area.MACHINE in areas:
+        yield Area.MACHINE, await of_machine(settings)
+    if {Area.DATABASE, Area.WORK} & set(areas):
+        findings, work = await _examine_database(settings, clock, production=production, keyed=not problems)
+        if Area.DATABASE in areas:
+            yield Area.DATABASE, findings
+    if {Area.BROKER, Area.WORK} & set(areas):
+        findings, letters = await _examine_broker(settings)
+        if Area.BROKER in areas:
+            yield Area.BROKER, findings
+    if Area.PROVIDERS in areas:
+        yield Area.PROVIDERS, await of_providers(settings, clock)
+    if Area.AROUND in areas:
+        yield Area.AROUND, await of_surroundings(settings)
+    if Area.WORK in areas:
+        yield Area.WORK, [*work, *letters]
+
+
+async def _examine_database(
+    settings: Settings, clock: SystemClock, *, production: bool, keyed: bool
+) -> tuple[list[Finding], list[Finding]]:
+    """Of the database, and of the work in it."""
+    doctor, nothing = Doctor(Area.DATABASE), [Doctor(Area.WORK).skipped("work", "the database has to be mended first")]
+    own = settings.embedded_database
+    if own and not settings.may_embed:
+        return [doctor.skipped("connection", "DATABASE_URL names none")], nothing
+    try:
+        async with with_database(settings) as pointed:
+            findings, readable = await of_database(pointed, clock, production=production, own=own)
+            if not readable:
+                return findings, nothing
+            return findings, await of_work(pointed, cipher_of(pointed) if keyed else None)
+    except ValueError as error:  # DATABASE_URL is no address; said of the settings too
+        return [doctor.wrong("connection", f"DATABASE_URL {error}", MENDS["DATABASE_URL"])], nothing
+    except EmbeddedError as error:
+        return [doctor.wrong("connection", f"the embedded PostgreSQL: {error}", MENDS["DATABASE_URL"])], nothing
+
+
+async def _examine_broker(settings: Settings) -> tuple[list[Finding], list[Finding]]:
+    """Of the broker, and of the letters on it and in PostgreSQL."""
+    if settings.embedded_broker and not settings.may_embed:
+        return [Doctor(Area.BROKER).skipped("broker", "KAFKA_BROKERS names none")], []
+    try:
+        client = kafka_client(with_broker(settings))
+    except Unavailable as error:
+        mend = "`payment-service dev` or `worker` starts it, or KAFKA_BROKERS names one"
+        return [Doctor(Area.BROKER).warning("broker", error.message, mend)], []
+
+    async def find(limit: int) -> LetterPage:
+        async with with_database(settings) as pointed, open_dead_letters(pointed) as desk:
+            return await desk.find(LetterFilter(), limit)
+
+    findings = await of_broker(client, lambda: look_at_topics(settings))
+    return findings, [] if any(it.check == "broker" and it.mend for it in findings) else await of_letters(find)
+
+
 def _silence_s(settings: Settings) -> float | None:
     return EMBEDDED_SILENCE_S if settings.embedded_broker else None
 
@@ -208,5 +303,10 @@ async def read_table(settings: Settings, name: str, key: str | None = None) -> d
     }
 
 
+def prepare_quiet_logging() -> None:
+    """For a command that tells by itself what does not answer."""
+    configure_logging("CRITICAL", as_json=False)
+
+
 def prepare_logging(settings: Settings) -> None:
-    configure_logging(settings.log_level, as_json=settings.is_production)
+    configure_logging(settings.log_level, as_json=settings.is_production, add_ids=trace_ids(settings))

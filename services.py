@@ -3,9 +3,13 @@
 Room: root, beside app.py, which puts it together.
 """
 
+import os
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
@@ -15,7 +19,7 @@ from payment_service.adapters.dead_letters import DeadLetterBox
 from payment_service.adapters.guarded import GuardedProvider
 from payment_service.adapters.jwks import JwksKeys
 from payment_service.adapters.kafka_client import KafkaClient
-from payment_service.adapters.kafka_topics import create_missing, needed_topics
+from payment_service.adapters.kafka_topics import create_missing, missing_topics, needed_topics
 from payment_service.adapters.metrics import PrometheusMetrics
 from payment_service.adapters.postgres import migrate as migrations
 from payment_service.adapters.postgres.audit_log import PostgresAuditLog
@@ -31,6 +35,7 @@ from payment_service.agents.delivery import Delivery
 from payment_service.agents.faust_app import PaymentApp
 from payment_service.core.errors import PaymentError
 from payment_service.core.ports import Metrics, Provider
+from payment_service.core.topic_plan import NeededTopic
 from payment_service.core.use_cases.execute import Execute
 from payment_service.core.use_cases.payment_desk import PaymentDesk
 from payment_service.core.use_cases.perform_effects import Effects
@@ -44,11 +49,13 @@ from payment_service.web.rate_limits import Quota, Windows
 from payment_service.web.services import Readiness, WebServices
 from payment_service.web.shared_windows import SharedWindows
 from payment_service.web.tokens import TokenRules, TokenVerifier
-from payment_service.web.webhook_gate import FailureLimit, WebhookGate
+from payment_service.web.webhook_gate import QUOTA, WINDOW_S, WebhookGate
 
 if TYPE_CHECKING:
     from payment_service.adapters.cache import RedisCache
+    from payment_service.adapters.queue_orders import QueueOrders
     from payment_service.adapters.shared_counts import SharedCounts
+    from payment_service.adapters.tracing import Tracing
 
 RedisPartT = TypeVar("RedisPartT")
 APP_NAME = "payment-service"
@@ -86,6 +93,8 @@ class Services:
     """Where there is an order service."""
     cache: "RedisCache | None" = None
     counts: "SharedCounts | None" = None
+    tracing: "Tracing | None" = None
+    """Where there is a collector of traces."""
     stream: PaymentApp | None = None
     table: PaymentsTable | None = None
     orders: Delivery | None = None
@@ -93,16 +102,33 @@ class Services:
     schema_ready: bool = field(default=False)
 
     async def ensure_topics(self) -> None:
-        """Make what is missing where that is allowed. Raises Unavailable when the broker is away."""
+        """Make what is missing where that is allowed, else say it. Raises Unavailable when the broker is away."""
         settings = self.settings
-        if not settings.kafka_create_topics:
+        needed, partitions = topics_of(settings), settings.topic_partitions
+        if not settings.creates_topics:
+            missing = await missing_topics(self.kafka, needed, settings.topic_prefix)
+            if missing:
+                _log.error("topics are missing, see `payment-service topics check`", topics=missing)
             return
-        needed = needed_topics(
-            settings.order_topics, [f"{APP_NAME}-{PAYMENTS_TABLE}-changelog"], aliases=settings.event_aliases
-        )
-        made = await create_missing(self.kafka, needed, settings.topic_prefix, settings.topic_partitions)
+        made = await create_missing(self.kafka, needed, settings.topic_prefix, partitions)
         if made:
             _log.info("topics made", topics=made)
+
+    def order_queue(self) -> "QueueOrders | None":
+        """Where order events come from a queue of OCI's. One for a worker."""
+        settings = self.settings
+        if settings.event_consumer_type != "oci-queue":
+            return None
+        from payment_service.adapters.oci_queue import OciQueue, find_queue
+        from payment_service.adapters.queue_orders import QueueOrders
+
+        sign_on, queue_id = settings.oci_signing, settings.oci_queue_id
+        assert queue_id is not None, "the settings are judged before"
+        return QueueOrders(
+            partial(find_queue, sign_on, queue_id, settings.oci_queue_endpoint), partial(OciQueue, sign_on, queue_id),
+            settings.order_topics[0], settings.topic_prefix, self.publisher, self.dead_letters, self.metrics,
+            settings.oci_queue_deliveries_max,
+        )  # fmt: skip
 
     def hold_orders(self, hold: bool) -> None:
         """Too much work waits behind the stream of orders, or no longer; of whichever App runs now."""
@@ -118,31 +144,48 @@ class Services:
             self.metrics.text,
             self.clock,
             self.metrics,
+            self._webhook_gate(),
             token.get_secret_value() if token is not None else None,
             self._approve_mock(),
             lambda payment_id: self.table.get(payment_id) if self.table is not None else None,
             audit=self.audit.record,
             keys=self.keys,
             forwards_bearer=self.tell_orders is not None,
-            webhooks=self._webhook_gate(),
             methods=self.method_sweep.methods,
             trusted_proxies=self.settings.trusted_proxies,
             https_only=self.settings.is_production,
             allowed_origins=frozenset(self.settings.allowed_origins),
             rate_limit_max=self.settings.rate_limit_max,
             rate_limit_window_s=self.settings.rate_limit_window_ms / 1000,
-            make_windows=self._shared_windows if self.counts is not None else Windows,
+            make_windows=self._windows,
+            trace=self.tracing.request if self.tracing is not None else None,
+            console=self._console(),
         )
 
-    def _webhook_gate(self) -> WebhookGate | None:
-        if not self.webhook_inbox.readers:
-            return None
+    def _console(self) -> Console:
         settings = self.settings
-        limit = FailureLimit(settings.webhook_rate_limit_max, self.clock)
-        return WebhookGate(self.webhook_inbox, limit, settings.webhook_ip_allowlist, settings.trusted_proxies)
+        desk = OperatorDesk(
+            self.execute, self.effects, self.store, self.webhook_store.payments_of_provider_id, settings.process_wait_s
+        )
+        key = audit_chain.chain_key(settings.encryption_key_bytes)
+        letters = StoredDeadLetters(
+            self.kafka, "", settings.topic(DEAD_LETTERS), settings.topic_prefix, self.database, self.cipher,
+            self.audit, self.clock, self.metrics, EMBEDDED_SILENCE_S if settings.embedded_broker else None,
+        )  # fmt: skip
+        return Console(
+            desk, self.cipher, settings.refund_roles, letters, self.webhook_store,
+            AuditEntries(self.database), self.live, settings.environment,
+        )  # fmt: skip
 
-    def _shared_windows(self, quota: Quota) -> Windows:
-        assert self.counts is not None, "asked for only where counts are shared"
+    def _webhook_gate(self) -> WebhookGate:
+        settings = self.settings
+        failures = self._windows(Quota(QUOTA, settings.webhook_rate_limit_max, WINDOW_S))
+        allowed, trusted = settings.webhook_ip_allowlist, settings.trusted_proxies
+        return WebhookGate(self.webhook_inbox, failures, self.clock, allowed, trusted)
+
+    def _windows(self, quota: Quota) -> Windows:
+        if self.counts is None:
+            return Windows(quota)
         windows = SharedWindows(quota)
         self.counts.share(windows)
         return windows
@@ -151,6 +194,11 @@ class Services:
         guarded = self.providers.get("MOCK")
         inner = guarded.inner if isinstance(guarded, GuardedProvider) else None
         return inner.approve if isinstance(inner, MockProvider) else None
+
+    @property
+    def stream_running(self) -> bool:
+        stream = self.stream
+        return stream is not None and stream.started and not stream.should_stop
 
     async def readiness(self) -> Readiness:
         """About REST alone; how the stream side is doing is told beside it."""
@@ -161,7 +209,7 @@ class Services:
             "database": problem is None,
             "broker": self.publisher.connected,
             "stream": {
-                "running": stream is not None and stream.started and not stream.should_stop,
+                "running": self.stream_running,
                 "rebalancing": bool(stream is not None and stream.rebalancing),
                 "recovering": bool(stream is not None and stream.in_recovery),
             },
@@ -188,6 +236,13 @@ class Services:
         except Exception as error:  # the answer to "can you work?" is never an exception
             return error.message if isinstance(error, PaymentError) else "the database does not answer"
         return None
+
+
+def topics_of(settings: Settings) -> list[NeededTopic]:
+    return needed_topics(
+        settings.order_topics, [f"{APP_NAME}-{PAYMENTS_TABLE}-changelog"], aliases=settings.event_aliases,
+        table_ttl_h=settings.table_ttl_h,
+    )  # fmt: skip
 
 
 def kafka_client(settings: Settings) -> KafkaClient:
@@ -249,6 +304,36 @@ def _with_redis(settings: Settings, make: Callable[[str, str], RedisPartT]) -> R
     except ValueError:
         _log.error("REDIS_URL is no address of a Redis: it is not used")
     return None
+
+
+def tracing_of(settings: Settings) -> "Tracing | None":
+    """None: no traces are collected, and nothing of OpenTelemetry is imported."""
+    if settings.otel_exporter_otlp_endpoint is None:
+        return None
+    try:
+        from payment_service.adapters.tracing import Tracing, otlp_exporter
+    except ImportError:
+        _log.error("OTEL_EXPORTER_OTLP_ENDPOINT is set, and the extra `tracing` is not installed: no traces")
+        return None
+    headers = settings.otel_exporter_otlp_headers
+    return Tracing(
+        otlp_exporter(settings.otel_exporter_otlp_endpoint, headers.get_secret_value() if headers else None),
+        service=settings.otel_service_name,
+        version=version(APP_NAME),
+        worker=f"{settings.pod_name or socket.gethostname()}:{os.getpid()}",
+        share=settings.otel_traces_sampler_arg,
+    )
+
+
+def trace_ids(settings: Settings) -> Any:
+    """The processor that puts them into log lines; None where no traces are collected."""
+    if settings.otel_exporter_otlp_endpoint is None:
+        return None
+    try:
+        from payment_service.adapters.tracing import add_trace_ids
+    except ImportError:  # said when the worker starts
+        return None
+    return add_trace_ids
 
 
 def cipher_of(settings: Settings) -> AesGcmCipher:

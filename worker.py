@@ -7,28 +7,41 @@ guest here: REST takes payments while Kafka is away, also when the worker starts
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
+import logging
+import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+import sys
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 import uvloop
 from aiohttp import web
+from mode.threads import WorkerThread
 
 from payment_service.adapters.embedded import EmbeddedServices
+from payment_service.adapters.measuring import watch_loop
 from payment_service.adapters.postgres.call_watch import CallWatch
 from payment_service.adapters.settings import Settings
+from payment_service.agents.faust_app import PaymentApp
 from payment_service.app import Services, build_services, create_app
 from payment_service.core.errors import Unavailable
 from payment_service.core.use_cases.forget_old import ForgetOld
 from payment_service.offline import make_token, migrate
+from payment_service.web.serving import SiteRunner
 from payment_service.web.site import build_site
 
 DRAIN_S = 16.0
 """SIGTERM to exit is at most 30 s: this for what runs, the rest for closing."""
 CLOSE_S = 2.0
+END_S = 29.0
+"""From the signal until the process ends by force, with a report of where it hung: a thread of a library, a task that
+swallows its cancellation."""
+LEFT_SHOWN_MAX = 5
 STREAM_START_S = 60.0
 STREAM_STOP_S = 15.0
 RESTART_DELAY_S_MIN = 1.0
@@ -81,14 +94,12 @@ class StreamSide:
         app = create_app(self.services)
         self.services.stream = app
         running = False
+        stopping = asyncio.ensure_future(self._stopping.wait())
         try:
-            await self.services.ensure_topics()
-            await asyncio.wait_for(app.start(), STREAM_START_S)
+            await _within(self._start(app), STREAM_START_S, stopping)
             running = True
-            stopping = asyncio.ensure_future(self._stopping.wait())
             crashed = asyncio.ensure_future(app._crashed.wait())
             await asyncio.wait((stopping, crashed), return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
             crashed.cancel()
             reason = type(app.crash_reason).__name__ if app.crash_reason is not None else "stopped"
             if app.crash_reason is not None:
@@ -97,23 +108,51 @@ class StreamSide:
             reason = type(error).__name__
             _log.warning("stream side did not start", error=repr(error))
         finally:
+            stopping.cancel()
             self.services.stream = None
             # After a crash Faust's stop raises what it finds half torn down; the App is never used again.
             with contextlib.suppress(Exception):
-                await asyncio.wait_for(app.stop(), STREAM_STOP_S)
+                await _within(app.stop(), STREAM_STOP_S)
         return reason, running
+
+    async def _start(self, app: PaymentApp) -> None:
+        await self.services.ensure_topics()
+        await app.start()
 
     def stop(self) -> None:
         self._stopping.set()
 
 
+async def _within(
+    work: Coroutine[Any, Any, None], limit_s: float, stopping: "asyncio.Future[Any] | None" = None
+) -> None:
+    """Faust's work, as a task of its own, until it ends or `stopping` does. Faust swallows cancellations, and may end
+    as if it had been cancelled when nobody did: neither reaches, or holds up, whoever waits here.
+
+    Raises what the work raises; TimeoutError; RuntimeError when it was cancelled from inside.
+    """
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        awaited = (task,) if stopping is None else (task, stopping)
+        await asyncio.wait(awaited, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ended = task.done()
+        task.cancel()
+    if not ended:
+        await asyncio.wait((task,), timeout=CLOSE_S)
+        if stopping is None or not stopping.done():
+            raise TimeoutError(f"not done in {limit_s:.0f} s")
+    elif task.cancelled():
+        raise RuntimeError("cancelled from inside")
+    else:
+        task.result()
+
+
 @contextlib.asynccontextmanager
 async def serving(services: Services) -> AsyncIterator[None]:
     """The web server. Started first and stopped last: it answers 503 while the rest drains."""
-    runner = web.AppRunner(
-        build_site(services.web()), access_log=None, handle_signals=False, keepalive_timeout=KEEP_ALIVE_S,
-        shutdown_timeout=CLOSE_S,
-    )  # fmt: skip
+    of_web = services.web()
+    runner = SiteRunner(build_site(of_web), of_web, keepalive_timeout=KEEP_ALIVE_S, shutdown_timeout=CLOSE_S)
     await runner.setup()
     try:
         await web.TCPSite(runner, HOST, services.settings.port, reuse_port=False).start()
@@ -146,7 +185,10 @@ async def _migrated(settings: Settings, stop: asyncio.Event) -> None:
                 await stop.wait()
 
 
-async def run_worker(settings: Settings, on_ready: Callable[[Services], Awaitable[None]] | None = None) -> int:
+async def run_worker(
+    settings: Settings, on_ready: Callable[[Services], Awaitable[None]] | None = None,
+    on_drain: Callable[[], None] = lambda: None,
+) -> int:  # fmt: skip
     """Until a signal, or until something of ours dies. Returns the exit code."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -157,20 +199,10 @@ async def run_worker(settings: Settings, on_ready: Callable[[Services], Awaitabl
         if settings.migrate_on_start:
             await _migrated(settings, stop)
         streams = StreamSide(services)
+        services.metrics.watch("stream_running", lambda: services.stream_running)
         watch = CallWatch(services.database, services.metrics, services.hold_orders)
-        tasks = {
-            asyncio.create_task(services.effects.run(), name="effects"),
-            asyncio.create_task(watch.run(), name="watch"),
-            asyncio.create_task(services.publisher.run(), name="publisher"),
-            asyncio.create_task(streams.run(), name="streams"),
-            asyncio.create_task(services.anchors.run(), name="anchors"),
-            asyncio.create_task(services.webhook_sweep.run(), name="webhooks"),
-            asyncio.create_task(services.method_sweep.run(), name="methods"),
-            *([asyncio.create_task(services.token_keys.run(), name="token keys")] if services.token_keys else []),
-            *([asyncio.create_task(services.tell_orders.run(), name="orders")] if services.tell_orders else []),
-            *([asyncio.create_task(services.counts.run(), name="counts")] if services.counts else []),
-            asyncio.create_task(ForgetOld(services.keys, services.metrics).run(), name="old rows"),
-        }
+        queue = services.order_queue()
+        tasks = _started(services, {"watch": watch, "streams": streams, "queue": queue})
         stopping = asyncio.create_task(stop.wait(), name="signal")
         if on_ready is not None:
             await on_ready(services)
@@ -181,6 +213,7 @@ async def run_worker(settings: Settings, on_ready: Callable[[Services], Awaitabl
             _log.error("a part of the worker ended", part=task.get_name(), error=repr(error), exc_info=error)
             code = 1
         _log.info("draining", seconds=DRAIN_S)
+        on_drain()
         services.draining = True
         streams.stop()
         await asyncio.wait(
@@ -189,6 +222,7 @@ async def run_worker(settings: Settings, on_ready: Callable[[Services], Awaitabl
                 asyncio.create_task(services.webhook_sweep.stop(DRAIN_S)),
                 asyncio.create_task(services.method_sweep.stop()),
                 *([asyncio.create_task(services.tell_orders.stop(DRAIN_S))] if services.tell_orders else []),
+                *([asyncio.create_task(queue.stop(DRAIN_S))] if queue else []),
                 *(task for task in tasks if task.get_name() == "streams"),
             },
             timeout=DRAIN_S,
@@ -201,15 +235,57 @@ async def run_worker(settings: Settings, on_ready: Callable[[Services], Awaitabl
     return code
 
 
+class _Part(Protocol):
+    async def run(self) -> None:
+        """Until it is cancelled or stopped; whatever else ends it ends the worker."""
+
+
+def _started(services: Services, more: Mapping[str, _Part | None]) -> set[asyncio.Task[None]]:
+    """Everything that runs as long as the worker, each part under its name. None: there is no such part here."""
+    parts: dict[str, _Part | None] = {
+        "effects": services.effects,
+        "publisher": services.publisher,
+        "anchors": services.anchors,
+        "webhooks": services.webhook_sweep,
+        "methods": services.method_sweep,
+        "token keys": services.token_keys,
+        "orders": services.tell_orders,
+        "counts": services.counts,
+        "old rows": ForgetOld(services.keys, services.metrics),
+        **more,
+    }
+    running = {asyncio.create_task(part.run(), name=name) for name, part in parts.items() if part is not None}
+    return running | {asyncio.create_task(watch_loop(services.metrics), name="loop")}
+
+
 def run(settings: Settings) -> int:
-    """The worker as a process: on uvloop."""
-    return _on_uvloop(run_worker(settings))
+    """The worker as a process: on uvloop. Once it drains it ends, whatever hangs."""
+    return _on_uvloop(run_worker(settings, on_drain=lambda: faulthandler.dump_traceback_later(END_S, exit=True)))
 
 
 def _on_uvloop(work: Coroutine[Any, Any, int]) -> int:
     """As policy, not for this loop alone: Faust's consumer makes one more, in its own thread."""
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    return asyncio.run(work)
+    return asyncio.run(_to_the_end(work))
+
+
+async def _to_the_end(work: Coroutine[Any, Any, int]) -> int:
+    """asyncio waits for every task, and Python for every thread. All of ours has ended with `work`; what Faust has left
+    may never end (seen: its consumer, while the broker is away), so then the process ends without it."""
+    code = await work
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left, timeout=CLOSE_S)
+    names = [task.get_name() for task in left if not task.done()]
+    names += [thread.name for thread in threading.enumerate() if isinstance(thread, WorkerThread)]
+    if names:
+        _log.warning("the process ends without what Faust has left", left=names[:LEFT_SHOWN_MAX])
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(code)
+    return code
 
 
 def run_dev(settings: Settings) -> int:

@@ -18,6 +18,7 @@ import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from payment_service.adapters.background import serve_all
 from payment_service.adapters.postgres.batching import Batches, Waiting
 from payment_service.adapters.redis_client import redis_client
 from payment_service.codecs.state import decode_state, encode_state
@@ -102,7 +103,7 @@ class RedisCache:
 
     async def get(self, payment_id: str) -> Payment | None:
         if payment_id in self._untold or payment_id in self._being_told or not self.available:
-            self._metrics.count("cache_reads", outcome="skipped")
+            self._metrics.count("cache_operations_total", operation="get", result="skipped")
             return None
         try:
             found = await self._reads.put(payment_id, None, KEY_BYTES)
@@ -112,7 +113,7 @@ class RedisCache:
         newer = self._untold.get(payment_id) or self._being_told.get(payment_id)
         if found is not None and newer is not None and newer.version > found.version:
             found = None
-        self._metrics.count("cache_reads", outcome="hit" if found is not None else "miss")
+        self._metrics.count("cache_operations_total", operation="get", result="hit" if found is not None else "miss")
         return found
 
     async def _read_batch(self, batch: list[_Read]) -> None:
@@ -134,7 +135,7 @@ class RedisCache:
         try:
             payment = decode_state(self._cipher.unseal(sealed, _place(payment_id, int(version))))
         except (Malformed, ValueError):
-            self._metrics.count("cache_reads", outcome="unreadable")
+            self._metrics.count("cache_operations_total", operation="get", result="unreadable")
             return None
         return payment if payment.payment_id == payment_id else None
 
@@ -162,8 +163,7 @@ class RedisCache:
         if len(self._untold) > UNTOLD_MAX:
             del self._untold[next(iter(self._untold))]
         if self._telling is None:
-            self._telling = asyncio.get_running_loop().create_task(self._tell_all())
-            self._telling.add_done_callback(self._stopped_telling)
+            self._telling = serve_all(self._tell_all(), self._stopped_telling)
 
     def _stopped_telling(self, task: "asyncio.Task[None]") -> None:
         self._telling = None

@@ -5,7 +5,7 @@ in PostgreSQL.
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import orjson
@@ -43,6 +43,8 @@ class DeadLetterBox:
         self._publisher = publisher
         self._database = database
         self._cipher = cipher
+        self.on_kept: Callable[[str, str], None] = lambda topic, reason: None
+        """Told of each letter: the topic it came from, and why."""
 
     async def keep(
         self, topic: str, partition: int, offset: int, key: bytes | None, value: bytes | None,
@@ -62,6 +64,7 @@ class DeadLetterBox:
             try:
                 # A message needs a key or a value.
                 await self._publisher.send(DEAD_LETTERS, key, value if value is not None or key else b"", letter)
+                self.on_kept(topic, reason)
                 return
             except NeverTaken:
                 pass  # the broker's own limit is lower
@@ -72,6 +75,7 @@ class DeadLetterBox:
             )
         except (ConnectionLost, TryAgain):
             raise Unavailable("the dead letter could not be stored") from None
+        self.on_kept(topic, reason)
 
 
 def _storable(text: str) -> str:

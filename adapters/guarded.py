@@ -13,7 +13,7 @@ import asyncio
 import logging
 import random
 import traceback
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
@@ -56,7 +56,10 @@ STACK_LINES_MAX = 4
 
 CREATE, LOOKUP = "CREATE", "LOOKUP"
 KEEP_METHOD, LOOK_AT_METHOD, DETACH_METHOD = "KEEP_METHOD", "LOOK_AT_METHOD", "DETACH_METHOD"
-"""Operations, in metrics; a `send` is counted under its kind."""
+VERIFY_WEBHOOK, REFETCH = "VERIFY_WEBHOOK", "REFETCH"
+"""Operations, in metrics, each with a rate of its own; a `send` is counted under its kind."""
+SAME_ENDPOINT: dict[str, str] = {Kind.AUTHORIZE: Kind.CHARGE, REFETCH: LOOKUP, LOOK_AT_METHOD: LOOKUP}
+"""Operations that ask the same of a provider."""
 
 URGENCY: dict[str, Urgency] = {
     Kind.CAPTURE: Urgency.SETTLE,
@@ -69,7 +72,14 @@ URGENCY: dict[str, Urgency] = {
     KEEP_METHOD: Urgency.CHARGE,
     LOOK_AT_METHOD: Urgency.LOOKUP,
     DETACH_METHOD: Urgency.LOOKUP,
+    VERIFY_WEBHOOK: Urgency.LOOKUP,
+    REFETCH: Urgency.LOOKUP,
 }
+
+
+def endpoint_of(operation: str) -> str:
+    """Whose rate it is counted by."""
+    return SAME_ENDPOINT.get(operation, operation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +104,12 @@ class GuardSettings(Protocol):
     def provider_deadline_s(self) -> float: ...
 
 
-def limits_for(registration: Registration[Any], settings: GuardSettings, workers: int = 1) -> GuardLimits:
-    """The account's rate is shared by `workers` live workers; a second's worth of it may go at once."""
+def limits_for(registration: Registration[Any], settings: GuardSettings) -> GuardLimits:
+    """A second's worth of the account's rate may go at once."""
     rate: RateRule | None = None
     networked = registration.networked if isinstance(registration.networked, bool) else registration.networked(settings)
     if registration.rate_per_s is not None:
-        per_s = registration.rate_per_s(settings) / max(1, workers)
+        per_s = registration.rate_per_s(settings)
         rate = RateRule(per_s, max(1.0, per_s))
     return GuardLimits(
         settings.provider_concurrency,
@@ -131,15 +141,19 @@ class GuardedProvider:
         metrics: Metrics,
         *,
         jitter: Callable[[], float] = random.random,
+        workers: Callable[[], int] = lambda: 1,
     ) -> None:
+        """`workers`: how many that are alive share the account's rate."""
         self.name = inner.name
         self.inner = inner
         self._limits = limits
         self._clock = clock
         self._metrics = metrics
         self._jitter = jitter
-        self._admission = Admission(limits.concurrency, limits.rate, clock)
+        self._admission = Admission(limits.concurrency, limits.rate, clock, workers)
         self._breaker = CLOSED
+        self.on_try: Callable[[str, str, str], Callable[[Answer | None], None]] | None = None
+        """Told of each try: provider, operation and key; what it gives is told the answer. None: nobody traces."""
 
     @property
     def calls_inside(self) -> int:
@@ -149,6 +163,17 @@ class GuardedProvider:
     def available(self) -> bool:
         """False while the breaker bars calls: for /ready and the console, never a reason to change an answer."""
         return not is_barred(self._breaker, self._clock.monotonic_s())
+
+    def gauges(self) -> Mapping[str, Callable[[], float]]:
+        """How it is doing now, by the names of metrics."""
+        admission = self._admission
+        return {
+            "provider_breaker_open": lambda: self._breaker.open_until_s is not None,
+            "provider_calls_inside": lambda: admission.inside,
+            "provider_calls_waiting": lambda: admission.waiting,
+            "provider_tokens": lambda: admission.bucket.tokens,
+            "provider_rate_per_s": lambda: admission.bucket.per_s,
+        }
 
     async def create_object(self, call: ProviderCall) -> Answer:
         return await self._guarded(CREATE, call, self.inner.create_object)
@@ -172,9 +197,9 @@ class GuardedProvider:
         called_s = started_s = self._clock.monotonic_s()
         if is_barred(self._breaker, called_s):
             return self._held_back(operation, "breaker")
-        admission = self._admission
-        if not admission.enter_now():
-            if not await admission.enter(URGENCY[operation], self._limits.wait_s):
+        admission, endpoint = self._admission, endpoint_of(operation)
+        if not admission.enter_now(endpoint):
+            if not await admission.enter(endpoint, URGENCY[operation], self._limits.wait_s):
                 return self._held_back(operation, "wait")
             started_s = self._clock.monotonic_s()
         try:
@@ -204,7 +229,7 @@ class GuardedProvider:
                 return answer
             await asyncio.sleep(pause_s)
             now_s = self._clock.monotonic_s()
-            if is_barred(self._breaker, now_s) or not self._admission.take_token():
+            if is_barred(self._breaker, now_s) or not self._admission.take_token(endpoint_of(operation)):
                 return answer
             self._breaker, passage = pass_through(self._breaker, now_s)
             self._metrics.count("provider_retries", provider=self.name, operation=operation)
@@ -223,21 +248,25 @@ class GuardedProvider:
         end_s: float,
     ) -> Answer:
         """One try, which the breaker let pass as `passage`. Its outcome is always reported to the breaker."""
+        ended = self.on_try(self.name, operation, call.key) if self.on_try is not None else None
+        answer: Answer | None = None
         try:
             answer = await self._in_time(call, ask(call), end_s - started_s)
         except BaseException:
             self._breaker = abandoned(self._breaker, passage)
             raise
+        finally:
+            if ended is not None:
+                ended(answer)
         now_s = self._clock.monotonic_s()
         if answer.code in TROUBLE:
             self._failed(passage, now_s)
         else:
             if passage is Passage.PROBE:
                 log.warning("provider_breaker_closed provider=%s", self.name)
-                self._metrics.gauge("provider_breaker_open", 0, provider=self.name)
             self._breaker = succeeded(self._breaker, passage)
             if answer.code == RATE_LIMITED:
-                self._admission.slow_down()
+                self._admission.slow_down(endpoint_of(operation))
         metrics, name = self._metrics, self.name
         metrics.count("provider_calls", provider=name, operation=operation, verdict=answer.verdict)
         metrics.observe("provider_call_seconds", now_s - started_s, provider=name, operation=operation)
@@ -287,7 +316,6 @@ class GuardedProvider:
         self._breaker = failed(before, passage, rule, now_s)
         if self._breaker.openings > before.openings:
             log.warning("provider_breaker_opened provider=%s times=%s", self.name, self._breaker.openings)
-            self._metrics.gauge("provider_breaker_open", 1, provider=self.name)
 
 
 def may_retry(operation: str, answer: Answer) -> bool:

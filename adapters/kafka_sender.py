@@ -118,7 +118,7 @@ class KafkaSender:
         if self._producer is None:
             raise Unavailable("the broker is away")
         waiter = _Waiter()
-        self.put(Message(topic, key, value, headers, waiter, waiter.settle))
+        self.put(Message(topic, key, value, list(headers), waiter, waiter.settle))
         try:
             async with asyncio.timeout(timeout_s):
                 await waiter.future
@@ -144,7 +144,7 @@ class KafkaSender:
                 delay_s = 0.0
                 await self._renew.wait()
                 _log.warning("kafka producer is made anew")
-            except (KafkaError, OSError, TimeoutError) as error:
+            except Exception as error:  # the driver's own bugs too: without a producer no event would go out any more
                 self._count_failure(error)
                 delay_s = min(max(delay_s * 2, CONNECT_DELAY_S_MIN), CONNECT_DELAY_S_MAX)
                 _log.warning("kafka cannot be reached error=%s again_in_s=%.1f", type(error).__name__, delay_s)
@@ -171,12 +171,13 @@ class KafkaSender:
         if self._tasks:
             await asyncio.wait(list(self._tasks))
         if idle:
-            with contextlib.suppress(KafkaError, OSError, TimeoutError):
+            with contextlib.suppress(Exception):
                 async with asyncio.timeout(CLOSE_S):
                     await producer.stop()
                     return
         producer._closed = True
-        await producer.client.close()
+        with contextlib.suppress(Exception):  # what ended its parts before comes out here
+            await producer.client.close()
         sender = producer._sender.sender_task
         for _ in range(CLOSE_TRIES):  # the first cancellation makes it wait for its requests, the next one ends those
             if sender is not None and not sender.done():
@@ -270,7 +271,15 @@ class KafkaSender:
                 continue
             if size + message.size > free and (taken or self._under_way[node]):
                 break  # one that is larger than what is ever free goes alone
-            if batch.append(timestamp=None, key=message.key, value=message.value, headers=message.headers) is None:
+            try:
+                full = (
+                    batch.append(timestamp=None, key=message.key, value=message.value, headers=message.headers) is None
+                )
+            except (TypeError, ValueError) as error:  # of no kind that a record has: it must not hold up the others
+                waiting.popleft()
+                message.settle(message, NeverTaken(type(error).__name__))
+                continue
+            if full:
                 break
             waiting.popleft()
             taken.append(message)
@@ -313,6 +322,7 @@ class KafkaSender:
         partition.batch_max = min(partition.batch_max * 2, BATCH_MESSAGES_MAX)
         self.blocked.discard(partition.topic)
         self._metrics.count("events_published", len(taken), topic=partition.topic)
+        self._metrics.observe("publisher_batch_size", len(taken))
         for message in taken:
             message.settle(message, None)
 

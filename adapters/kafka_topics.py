@@ -3,37 +3,47 @@
 Room: adapters. With KAFKA_CREATE_TOPICS=false nothing is ever created: on OCI the streams come from Terraform.
 """
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from payment_service.adapters.kafka_client import KafkaClient
 from payment_service.core.errors import Unavailable
 from payment_service.core.terms import Topic
+from payment_service.core.topic_plan import FoundTopic, NeededTopic, configs_of
 
 DEAD_LETTERS = "payment-dead-letters"
 WEBHOOKS = "payment-webhooks"
 AUDIT_ANCHORS = "payment-audit-anchors"
 PUBLISHED = tuple(topic.value for topic in Topic)
 ALIAS = "payment.succeeded"
-INTERNAL = (WEBHOOKS, "payment-provider-stats", "payment-facts", AUDIT_ANCHORS)
+FACTS = ("payment-provider-stats", "payment-facts")
+INTERNAL = (WEBHOOKS, *FACTS, AUDIT_ANCHORS)
+WEEK_H = 168
+INCOMING_WISH_H = 72
+"""A weekend, should no worker run."""
+CONFIGS = ("cleanup.policy", "retention.ms", "max.message.bytes")
 REPLICATION_MAX = 3
 """Copies of a topic that we make, where there are so many brokers."""
 
 
-@dataclass(frozen=True, slots=True)
-class NeededTopic:
-    name: str
-    compacted: bool = False
-
-
-def needed_topics(order_topics: Iterable[str], changelogs: Iterable[str], *, aliases: bool) -> list[NeededTopic]:
-    """Without the prefix."""
-    plain = [*order_topics, *PUBLISHED, *([ALIAS] if aliases else []), *INTERNAL, DEAD_LETTERS]
-    return [NeededTopic(name) for name in plain] + [NeededTopic(name, True) for name in changelogs]
+def needed_topics(
+    order_topics: Iterable[str], changelogs: Iterable[str], *, aliases: bool, table_ttl_h: int = WEEK_H
+) -> list[NeededTopic]:
+    """Without the prefix. A changelog that forgets a row before it leaves its table is refilled from PostgreSQL."""
+    return [
+        *(NeededTopic(name, wish_h=INCOMING_WISH_H) for name in order_topics),
+        *(NeededTopic(name, shared=True) for name in PUBLISHED),
+        *([NeededTopic(ALIAS)] if aliases else []),
+        NeededTopic(WEBHOOKS, wish_h=INCOMING_WISH_H),
+        *(NeededTopic(name, shared=True) for name in FACTS),
+        NeededTopic(AUDIT_ANCHORS, wish_h=None),
+        NeededTopic(DEAD_LETTERS, wish_h=WEEK_H),
+        *(NeededTopic(name, compacted=True, shared=True, wish_h=table_ttl_h) for name in changelogs),
+    ]
 
 
 async def missing_topics(client: KafkaClient, topics: Iterable[NeededTopic], prefix: str) -> list[str]:
@@ -63,11 +73,43 @@ async def create_missing(client: KafkaClient, topics: Iterable[NeededTopic], pre
         return made
 
 
+async def found_topics(client: KafkaClient, names: Collection[str]) -> tuple[dict[str, FoundTopic], int]:
+    """By full name those that exist, and how many brokers there are. A broker that tells no configuration (OCI) is no
+    error. Raises Unavailable."""
+    async with _admin(client) as admin:
+        existing = [name for name in await admin.list_topics() if name in names]
+        described = await admin.describe_topics(existing) if existing else []
+        brokers = len((await admin.describe_cluster())["brokers"])
+        configs = await _configs_of(admin, existing)
+    found = {}
+    for one in described:
+        told, partitions = configs.get(one["topic"], {}), one["partitions"]
+        found[one["topic"]] = FoundTopic(
+            len(partitions),
+            min((len(it["replicas"]) for it in partitions), default=0),
+            told.get("cleanup.policy"),
+            int(told["retention.ms"]) if "retention.ms" in told else None,
+            int(told["max.message.bytes"]) if "max.message.bytes" in told else None,
+        )
+    return found, brokers
+
+
+async def _configs_of(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    asked = [ConfigResource(ConfigResourceType.TOPIC, name, dict.fromkeys(CONFIGS, "")) for name in names]
+    try:
+        answers = await admin.describe_configs(asked) if asked else []
+    except KafkaError:
+        return {}
+    return {
+        resource[3]: {name: value for name, value, *_ in resource[4] if value is not None}
+        for answer in answers
+        for resource in answer.resources
+        if resource[0] == 0
+    }
+
+
 def _new(topic: NeededTopic, prefix: str, partitions: int, replication: int) -> NewTopic:
-    configs = {"cleanup.policy": "compact"} if topic.compacted else {}
-    if topic.name == AUDIT_ANCHORS:
-        configs = {"retention.ms": "-1"}  # they prove what they tell for as long as they are there
-    return NewTopic(prefix + topic.name, partitions, replication, topic_configs=configs)
+    return NewTopic(prefix + topic.name, partitions, replication, topic_configs=configs_of(topic))
 
 
 async def _missing(admin: AIOKafkaAdminClient, topics: Iterable[NeededTopic], prefix: str) -> list[NeededTopic]:

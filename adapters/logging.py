@@ -21,6 +21,7 @@ LOUD = {
     "mode": logging.WARNING,
     "asyncio": logging.WARNING,
     "aiohttp.access": logging.WARNING,
+    "opentelemetry": logging.ERROR,
     # Faust logs the life of our subclasses under our modules' names.
     "payment_service.agents.consumer": logging.WARNING,
     "payment_service.agents.durable_table": logging.WARNING,
@@ -48,10 +49,11 @@ class AccessFormatter(logging.Formatter):
         return f"{timestamp} {record.getMessage()}"
 
 
-def configure_logging(level: str, *, as_json: bool) -> None:
-    """For the process, once, before anything logs."""
+def configure_logging(level: str, *, as_json: bool, add_ids: Any = None) -> None:
+    """For the process, once, before anything logs. `add_ids`: a processor, where lines belong to traces."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        *([] if add_ids is None else [add_ids]),
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -1,116 +1,119 @@
-"""Counting with prometheus_client, behind the Metrics port.
+"""Counting, behind the Metrics port, and the text that Prometheus reads.
 
-Room: adapters. Every metric is declared here, with its labels, so that none is made by a misspelt name.
+Room: adapters. What there is to count is declared in metric_list.py, with its labels, so that nothing is made by a
+misspelt name. Our own cells and text instead of prometheus_client's, whose every count takes a lock and whose text
+of 1,000 lines holds the event loop for 20 ms (measured; this: a tenth): of one thread, the event loop's. A count that
+another thread makes at the same moment may be lost, never the rest.
 """
 
-from typing import Any
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import version
+from math import inf
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 
-_COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "payment_attempts": ("Provider calls answered", ("provider", "kind", "verdict")),
-    "provider_calls": ("Tries that reached a provider's adapter", ("provider", "operation", "verdict")),
-    "provider_retries": ("Tries of a provider call after its first", ("provider", "operation")),
-    "provider_refusals": ("Provider calls held back before anything was sent", ("provider", "operation", "reason")),
-    "effect_claims_failed": ("Claims of due provider calls that the database did not answer", ()),
-    "effect_failed": ("Provider calls whose task ended with an error; they come back by their lease", ("reason",)),
-    "calls_sent_again": ("Provider calls without an answer that went out again, same key", ("provider", "kind")),
-    "calls_given_up": ("Charges without an answer that are cancelled at the provider instead", ("provider", "kind")),
-    "payment_alarms": ("Reasons for a person to look at a provider call, each time one is seen", ("reason",)),
-    "effect_retries": ("Steps around a provider call, such as recording its answer, that had to be repeated", ()),
-    "stream_events": ("Events of an input topic by what became of them", ("stream", "outcome")),
-    "http_requests_total": ("HTTP requests answered", ("method", "route", "status")),
-    "idempotency_answers_unkept": ("Answers that went out without being kept under their Idempotency-Key", ()),
-    "old_rows_removed": ("Rows that left by age", ("what",)),
-    "old_rows_failed": ("Times that removing rows by age did not work; it is repeated", ("what",)),
-    "rate_limited": ("Requests refused for coming too often, by who was counted", ("who",)),
-    "events_published": ("Events acked by the broker", ("topic",)),
-    "publisher_failures": ("Sends and connections of the publisher that failed; they are repeated", ("reason",)),
-    "webhooks_received": ("Webhooks at the door, by what became of them there", ("provider", "type", "outcome")),
-    "webhooks_applied": ("Webhooks that were looked at", ("provider", "type", "status", "reason")),
-    "webhook_refetches": ("Webhooks for which the provider was asked first", ("provider", "reason", "outcome")),
-    "webhook_sweeps_failed": ("Claims of due webhooks that the database did not answer", ()),
-    "cache_reads": ("Reads of a payment by what the cache did", ("outcome",)),
-    "cache_failures": ("Times Redis did not answer; it is then left alone for a while", ("reason",)),
-    "order_service_calls": ("Calls to the order service by HTTP status or what went wrong", ("operation", "outcome")),
-    "order_words": ("Times the order service was told of an outcome", ("outcome", "word")),
-    "order_sweeps_failed": ("Claims of words for the order service that the database did not answer", ()),
-    "methods_saved": ("Answers of providers to the saving of a payment method", ("provider", "verdict")),
-    "methods_detached": ("Answers of providers to the detaching of one", ("provider", "verdict")),
-    "methods_removed": ("Payment methods that are gone, by whose doing", ("reason",)),
-    "method_sweeps_failed": ("Steps of the sweep of payment methods that the database did not answer", ()),
-    "stream_restarts": ("Times the stream side was started anew", ("reason",)),
-    "audit_entries": ("Rows written to the audit log", ()),
-    "audit_write_failures": ("Writes of the audit log that failed; they are repeated", ("reason",)),
-    "audit_lost": ("Attempts that found no room in the audit log: an alarm", ()),
-    "audit_anchors": ("Anchors of the audit chains acked by the broker", ()),
-    "audit_anchor_skipped": ("Payments that were not anchored because too many waited for the broker", ()),
-}
-_GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "provider_breaker_open": ("1 while the provider is not asked because it failed in a row", ("provider",)),
-    "calls_open": ("Provider calls that are not settled", ("status", "age")),
-    "calls_oldest_due_s": ("How long the longest overdue provider call waits for somebody", ()),
-    "calls_scheduled_due": ("Scheduled provider calls that wait for room", ()),
-    "orders_held": ("1 while no orders are taken because too many scheduled calls wait", ()),
-    "payments_to_review": ("Payments that a person should look at", ()),
-    "money_difference_minor": ("Payments' captured - refunded minus that of their calls; must be 0", ("currency",)),
-    "payments_that_differ": ("Payments whose money differs from that of their calls; must be 0", ()),
-    "outbox_depth": ("Events committed and not yet acked by the broker", ()),
-    "outbox_age_s": ("Age of the oldest event without an ack", ()),
-    "webhooks_waiting": ("Webhooks not applied: RECEIVED, PARKED or FAILED", ("status",)),
-    "webhooks_oldest_age_s": ("Age of the oldest of them", ("status",)),
-    "order_words_waiting": ("Orders whose newest word the order service has not heard", ("problem",)),
-    "order_words_oldest_age_s": ("How long the oldest of them waits", ("problem",)),
-    "stream_in_flight": ("Events started and not finished", ("stream",)),
-    "stream_window": ("Events finished or not behind the oldest unfinished one", ("stream",)),
-    "stream_backlog": ("Records fetched and not started", ("stream",)),
-    "stream_oldest_age_s": ("Age of the oldest unfinished event", ("stream",)),
-}
-_HISTOGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "provider_call_seconds": ("Time of one try at a provider", ("provider", "operation")),
-    "http_request_duration_seconds": ("Time to answer", ("method", "route")),
-}
-LABEL_SETS_MAX = 1000
-"""Label combinations kept per metric; beyond it everything is counted under "other"."""
+from payment_service.adapters.metric_list import COUNTERS, GAUGES, HISTOGRAMS
+
+CELLS_MAX = 1000
+"""Label combinations of one counter or gauge; beyond it everything is counted under "other"."""
+HISTOGRAM_CELLS_MAX = 200
+"""The same of a histogram, each of which is a dozen lines."""
+OTHER = "other"
+UNDECLARED = "metrics_undeclared"
+
+Cell = list[float]
+"""The value; of a histogram the sum, then the count of each bucket, the last one without an upper bound."""
+
+
+class Family:
+    """One metric with all its cells by label values."""
+
+    __slots__ = ("_most", "bounds", "cells", "kind", "labels", "name", "reads", "text")
+
+    def __init__(self, kind: str, name: str, text: str, labels: Sequence[str], bounds: Sequence[float] = ()) -> None:
+        self.kind = kind
+        self.name = name + "_total" if kind == "counter" and not name.endswith("_total") else name
+        self.text = text
+        self.labels = tuple(labels)
+        self.bounds = tuple(bounds)
+        self.cells: dict[tuple[str, ...], Cell] = {}
+        self.reads: dict[tuple[str, ...], Callable[[], float]] = {}
+        """Gauges whose value is asked for when somebody wants the text."""
+        self._most = HISTOGRAM_CELLS_MAX if bounds else CELLS_MAX
+        if not labels and kind != "gauge":  # what never happened is 0; a gauge that nobody set says nothing
+            self.cell(())
+
+    def cell(self, values: tuple[str, ...]) -> Cell:
+        cell = self.cells.get(values)
+        if cell is None:
+            if len(self.cells) >= self._most:
+                values = (OTHER,) * len(self.labels)
+            new = [0.0] * (len(self.bounds) + 2) if self.bounds else [0.0]
+            cell = self.cells.setdefault(tuple(str(value) for value in values), new)
+        return cell
 
 
 class PrometheusMetrics:
-    """The Metrics port. A name that is not declared above is our own bug and is counted as such, never raised."""
+    """The Metrics port. A name that is not declared, or other labels, is our own bug: counted as such, never raised."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self._known: dict[str, MetricWrapperBase] = {}
-        self._labels: dict[str, tuple[str, ...]] = {}
-        self._children: dict[tuple[str, tuple[str, ...]], Any] = {}
-        for declared, kind in ((_COUNTERS, Counter), (_GAUGES, Gauge), (_HISTOGRAMS, Histogram)):
+        self._families: dict[str, Family] = {}
+        for kind, declared in (("counter", COUNTERS), ("gauge", GAUGES)):
             for name, (text, labels) in declared.items():
-                self.declare(kind, name, text, labels)
-        self._undeclared = Counter("metrics_undeclared", "Metrics that nobody declared", registry=self.registry)
-
-    def declare(self, kind: type[Any], name: str, text: str, labels: tuple[str, ...]) -> None:
-        self._known[name] = kind(name, text, labels, registry=self.registry)
-        self._labels[name] = labels
+                self._families[name] = Family(kind, name, text, labels)
+        for name, (text, labels, bounds) in HISTOGRAMS.items():
+            self._families[name] = Family("histogram", name, text, labels, bounds)
+        self._families[UNDECLARED] = Family("counter", UNDECLARED, "Metrics that nobody declared", ())
+        self._process: CollectorRegistry | None = None
+        self.gauge("build_info", 1, version=version("payment-service"))
 
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
-        child = self._child(name, labels)
-        if child is not None:
-            child.inc(amount)
+        cell = self._cell(name, "counter", labels)
+        if cell is not None:
+            cell[0] += amount
 
     def observe(self, name: str, value: float, **labels: str) -> None:
-        child = self._child(name, labels)
-        if child is not None:
-            child.observe(value)
+        cell = self._cell(name, "histogram", labels)
+        if cell is not None:
+            cell[0] += value
+            cell[bisect_left(self._families[name].bounds, value) + 1] += 1
 
     def gauge(self, name: str, value: float, **labels: str) -> None:
-        child = self._child(name, labels)
-        if child is not None:
-            child.set(value)
+        cell = self._cell(name, "gauge", labels)
+        if cell is not None:
+            cell[0] = float(value)
+
+    def counting(self, name: str, **labels: str) -> Callable[[], None]:
+        cell = self._cell(name, "counter", labels)
+
+        def one_more() -> None:
+            if cell is not None:
+                cell[0] += 1
+
+        return one_more
+
+    def observing(self, name: str, **labels: str) -> Callable[[float], None]:
+        cell = self._cell(name, "histogram", labels)
+        bounds = self._families[name].bounds if name in self._families else ()
+
+        def observe(value: float) -> None:
+            if cell is not None:
+                cell[0] += value
+                cell[bisect_left(bounds, value) + 1] += 1
+
+        return observe
+
+    def watch(self, name: str, read: Callable[[], float], **labels: str) -> None:
+        """A gauge that costs nothing until it is asked for. `read` neither waits nor raises."""
+        if self._cell(name, "gauge", labels) is not None:
+            family = self._families[name]
+            family.reads[tuple(labels[label] for label in family.labels)] = read
 
     # What agents/delivery.py asks for.
 
-    def counted(self, stream: str, outcome: str) -> None:
-        self.count("stream_events", stream=stream, outcome=outcome)
+    def counted(self, stream: str, outcome: str, amount: int = 1) -> None:
+        self.count("stream_events", amount, stream=stream, outcome=outcome)
 
     def observed(self, stream: str, in_flight: int, window: int, backlog: int, oldest_age_s: float) -> None:
         self.gauge("stream_in_flight", in_flight, stream=stream)
@@ -118,23 +121,78 @@ class PrometheusMetrics:
         self.gauge("stream_backlog", backlog, stream=stream)
         self.gauge("stream_oldest_age_s", oldest_age_s, stream=stream)
 
-    def text(self) -> bytes:
-        """The exposition format for GET /metrics."""
-        return generate_latest(self.registry)
+    def lagging(self, stream: str, topic: str, lag: int) -> None:
+        """What agents/faust_app.py tells."""
+        self.gauge("stream_lag", lag, stream=stream, topic=topic)
 
-    def _child(self, name: str, labels: dict[str, str]) -> Any:
-        key = (name, tuple(labels.values()))
-        child = self._children.get(key)
-        if child is not None:
-            return child
-        metric = self._known.get(name)
-        if metric is None or set(labels) != set(self._labels[name]):
-            self._undeclared.inc()
+    # --- reading ---------------------------------------------------------------------------------------------
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """Of a counter or gauge; None: it was never counted or set."""
+        family = self._families[name]
+        values = tuple(labels[label] for label in family.labels)
+        read = family.reads.get(values)
+        if read is not None:
+            return read()
+        cell = family.cells.get(values)
+        return None if cell is None else cell[0]
+
+    def values(self, name: str) -> list[tuple[tuple[str, ...], float]]:
+        """Of a counter or gauge: every combination of labels with its value."""
+        family = self._families[name]
+        read = {labels: float(ask()) for labels, ask in family.reads.items()}
+        return list(({labels: cell[0] for labels, cell in family.cells.items()} | read).items())
+
+    def buckets(self, name: str) -> tuple[tuple[float, ...], list[tuple[tuple[str, ...], Sequence[float]]]]:
+        """Of a histogram: the bounds, and for every combination of labels the count of each bucket and of what is
+        above the last bound."""
+        family = self._families[name]
+        return family.bounds, [(labels, cell[1:]) for labels, cell in family.cells.items()]
+
+    def text(self) -> bytes:
+        """The exposition format for GET /metrics, with what the process uses."""
+        if self._process is None:  # once somebody asks: it looks into /proc
+            self._process = CollectorRegistry()
+            ProcessCollector(registry=self._process)
+            PlatformCollector(registry=self._process)
+            GCCollector(registry=self._process)
+        lines = [line for family in self._families.values() for line in _lines_of(family)]
+        return ("\n".join(lines) + "\n").encode() + generate_latest(self._process)
+
+    def _cell(self, name: str, kind: str, labels: dict[str, str]) -> Cell | None:
+        family = self._families.get(name)
+        if family is None or family.kind != kind or len(labels) != len(family.labels):
+            self._families[UNDECLARED].cell(())[0] += 1
             return None
-        if not labels:
-            self._children[key] = metric
-            return metric
-        if len(self._children) >= LABEL_SETS_MAX:
-            return metric.labels(**dict.fromkeys(labels, "other"))
-        child = self._children[key] = metric.labels(**labels)
-        return child
+        try:
+            values = tuple([labels[label] for label in family.labels])
+        except KeyError:
+            self._families[UNDECLARED].cell(())[0] += 1
+            return None
+        return family.cells.get(values) or family.cell(values)
+
+
+def _lines_of(family: Family) -> Iterable[str]:
+    name = family.name
+    yield f"# HELP {name} {family.text}"
+    yield f"# TYPE {name} {family.kind}"
+    for values, read in family.reads.items():
+        family.cell(values)[0] = float(read())
+    for values, cell in list(family.cells.items()):
+        pairs = [f'{label}="{_escaped(value)}"' for label, value in zip(family.labels, values, strict=True)]
+        labels = ",".join(pairs)
+        if not family.bounds:
+            value = "+Inf" if cell[0] == inf else repr(cell[0])
+            yield f"{name}{{{labels}}} {value}" if labels else f"{name} {value}"
+            continue
+        so_far, before = 0.0, labels + "," if labels else ""
+        for bound, count in zip((*family.bounds, "+Inf"), cell[1:], strict=True):
+            so_far += count
+            yield f'{name}_bucket{{{before}le="{bound}"}} {so_far!r}'
+        behind = f"{{{labels}}}" if labels else ""
+        yield f"{name}_count{behind} {so_far!r}"
+        yield f"{name}_sum{behind} {cell[0]!r}"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -8,7 +8,7 @@ does, and a worker that starts without a broker or a database keeps trying while
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Protocol
 
@@ -77,6 +77,8 @@ class OutboxPublisher:
         self._group: asyncio.TaskGroup | None = None
         self._inner: asyncio.Task[None] | None = None
         self._stopping = False
+        self.on_publish: Callable[[str, str, int, str], Callable[[NeverTaken | None], None]] | None = None
+        """Told of each event that has a trace, before it goes; what it gives is told the ack. None: nobody traces."""
         self.dead_letters: KeepsDeadLetters | None = None
         """Where an event goes that the broker can never take. None: it waits, and what follows it of its payment."""
 
@@ -266,7 +268,19 @@ class OutboxPublisher:
         headers = cloud_event_headers(topic, row.payment_id, row.sequence, rfc3339(row.at_ms), row.traceparent)
         key = row.payment_id.encode()
         size = len(value) + ROW_OVERHEAD_BYTES
-        self._sender.put(Message(self._prefix + topic, key, value, headers, queue, self._settled, row, size))
+        settle = self._settled if self.on_publish is None or row.traceparent is None else self._traced(topic, row)
+        self._sender.put(Message(self._prefix + topic, key, value, headers, queue, settle, row, size))
+
+    def _traced(self, topic: str, row: OutboxRow) -> Callable[[Message, NeverTaken | None], None]:
+        assert self.on_publish is not None, "asked for only where traces are collected"
+        assert row.traceparent is not None, "and for what belongs to one"
+        ended = self.on_publish(self._prefix + topic, row.payment_id, row.sequence, row.traceparent)
+
+        def settle(message: Message, error: NeverTaken | None) -> None:
+            ended(error)
+            self._settled(message, error)
+
+        return settle
 
     def _settled(self, message: Message, error: NeverTaken | None) -> None:
         queue, row = message.holder, message.about

@@ -8,11 +8,13 @@ env.txt says what each is for; tests/test_tidy.py keeps the two the same.
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from pydantic import AliasChoices, PrivateAttr, SecretStr, ValidationError
 
 from payment_service.adapters.kept_secret import kept_secret
+from payment_service.adapters.oci_sign_on import NEEDS, OciRefused, OciSignOn
+from payment_service.adapters.oci_vault import encryption_keys
 from payment_service.adapters.settings_fields import SettingsFields
 from payment_service.adapters.settings_rules import problems_of, warnings_of
 from payment_service.adapters.settings_values import (
@@ -20,9 +22,11 @@ from payment_service.adapters.settings_values import (
     database_address,
     legacy_encryption_key,
     oci_region_id,
+    oci_streaming_host,
     parse_internal_token,
     raw_encryption_key,
 )
+from payment_service.core.errors import Unavailable
 
 DEFAULT_ENV_FILE = Path(".env")
 JWT_SECRET_FILE = "jwt_secret"  # noqa: S105 - the name of a file, not what is in it
@@ -32,13 +36,16 @@ _FOLLOWS_ANOTHER = "default_factory_not_called"
 """pydantic's word for a default that depends on a value which could not be read: that value is the problem."""
 
 CONSUMER_GROUP = "payment-service"
+SettingsT = TypeVar("SettingsT", bound="Settings")
 
 
 class SettingsInvalid(Exception):
-    """The service cannot start like this. `problems` lists everything wrong at once; no line holds a value."""
+    """The service cannot start like this. `problems` lists everything wrong at once; no line holds a value. `given`:
+    the settings themselves, with defaults for what could not be read, for whoever only looks."""
 
-    def __init__(self, problems: list[str]) -> None:
+    def __init__(self, problems: list[str], given: "Settings | None" = None) -> None:
         self.problems = problems
+        self.given = given
         lines = "\n".join(f"  - {problem}" for problem in problems)
         super().__init__(f"the settings are wrong in {len(problems)} place(s):\n{lines}")
 
@@ -72,15 +79,17 @@ class Settings(SettingsFields):
         except ValidationError as error:
             unread = dict(_line_of(dict(one)) for one in error.errors() if one["type"] != _FOLLOWS_ANOTHER)
             given = cls(_env_file=env_file, **{field: _default_of(cls, field) for field in unread})
+        given, without_key = _with_vault_key(given)
+        unread |= without_key
         unread_names = tuple(f"{line.partition(':')[0]}:" for line in unread.values())
         problems = [*unread.values(), *(p for p in problems_of(given) if not p.startswith(unread_names))]
         if problems:
-            raise SettingsInvalid(problems)
+            raise SettingsInvalid(problems, given)
         warnings = warnings_of(given)
         verifies = given.jwt_secret or given.jwt_public_key or given.jwt_jwks_url
         settings = given
         if not given.is_production and not given.jwt_secret and not (verifies and given.encryption_key):
-            settings = given.model_copy(update={"jwt_secret": _kept_jwt_secret(given.data_dir)})
+            settings = given.model_copy(update={"jwt_secret": _kept_jwt_secret(given)})
             warnings.append("JWT_SECRET: is missing; one was made at random and is kept in DATA_DIR")
         settings._warnings = tuple(warnings)
         return settings
@@ -104,15 +113,35 @@ class Settings(SettingsFields):
         return self.environment == "production"
 
     @property
-    def _uses_oci_streaming(self) -> bool:
-        kinds = (self.event_publisher_type, self.event_consumer_type)
-        return "oci-streaming" in kinds and not self.kafka_brokers_given
+    def names_oci_streaming(self) -> bool:
+        """The broker is OCI Streaming, wherever KAFKA_BROKERS says that it is."""
+        return "oci-streaming" in (self.event_publisher_type, self.event_consumer_type)
+
+    @property
+    def _derives_broker(self) -> bool:
+        return self.names_oci_streaming and not self.kafka_brokers_given
+
+    @property
+    def creates_topics(self) -> bool:
+        """Never on OCI Streaming: what it would make has the pool's own retention and partitions."""
+        return self.kafka_create_topics and not self.names_oci_streaming
+
+    @property
+    def oci_signing(self) -> OciSignOn:
+        """For OCI Queue and Vault; OCI Streaming's Kafka endpoint takes a token instead."""
+        region = oci_region_id(self.oci_region)
+        return OciSignOn(self.oci_sign_on, self.oci_config_file, self.oci_config_profile, region)
 
     @property
     def embedded_broker(self) -> bool:
         """Nothing names a broker, so the embedded one has to be started."""
         kinds = {self.event_publisher_type, self.event_consumer_type}
         return not self.kafka_brokers_given and not kinds & {"kafka", "oci-streaming"}
+
+    @property
+    def may_embed(self) -> bool:
+        """Embedded servers are for development and tests, elsewhere only if named; never for production."""
+        return self.environment in ("development", "test") or (self.embedded and not self.is_production)
 
     @property
     def embedded_database(self) -> bool:
@@ -140,14 +169,14 @@ class Settings(SettingsFields):
     @property
     def kafka_brokers(self) -> tuple[str, ...]:
         """`host:port` each; empty while the embedded broker has not been started."""
-        if self._uses_oci_streaming:
-            return (f"streaming.{oci_region_id(self.oci_region)}.oci.oraclecloud.com:9092",)
+        if self._derives_broker:
+            return (f"{oci_streaming_host(self.oci_region)}:9092",)
         return self.kafka_brokers_given
 
     @property
     def kafka_security(self) -> KafkaSecurity:
         """KAFKA_* as given; only where the broker itself is derived, its credentials are too."""
-        if self._uses_oci_streaming:
+        if self._derives_broker:
             return KafkaSecurity(
                 protocol="SASL_SSL",
                 mechanism="PLAIN",
@@ -213,6 +242,27 @@ class Settings(SettingsFields):
         return tuple(_key_of(key) for key in self.encryption_keys_old_given)
 
 
+def _with_vault_key(given: SettingsT) -> tuple[SettingsT, dict[str, str]]:
+    """With the key of the vault where the settings name one. What went wrong, as a line of the field."""
+    secret_id = given.oci_encryption_key_secret_id
+    if secret_id is None:
+        return given, {}
+    if given.encryption_key is not None:
+        return given, {"encryption_key": "ENCRYPTION_KEY: is set, and so is OCI_ENCRYPTION_KEY_SECRET_ID; set one"}
+    told = "ENCRYPTION_KEY: OCI_ENCRYPTION_KEY_SECRET_ID names a secret, but"
+    try:
+        keys = encryption_keys(given.oci_signing, secret_id, given.oci_secrets_endpoint)
+    except ImportError:
+        return given, {"encryption_key": f"{told} {NEEDS}"}
+    except (OciRefused, Unavailable) as error:
+        return given, {"encryption_key": f"{told} {error.message}"}
+    old = given.encryption_keys_old_given
+    if keys.previous is not None and keys.previous != keys.current:
+        old = (SecretStr(keys.previous), *old)
+    update = {"encryption_key": SecretStr(keys.current), "encryption_keys_old_given": old}
+    return given.model_copy(update=update), {}
+
+
 def _key_of(secret: SecretStr) -> bytes:
     """A key of the right form as it is, any other as the old service stretched it (production refuses those)."""
     text = secret.get_secret_value()
@@ -244,9 +294,9 @@ def _default_of(settings: type[Settings], field: str) -> Any:
     return settings.model_fields[field].get_default(call_default_factory=True, validated_data={})
 
 
-def _kept_jwt_secret(data_dir: Path) -> SecretStr:
+def _kept_jwt_secret(given: Settings) -> SecretStr:
     try:
-        return SecretStr(kept_secret(data_dir / JWT_SECRET_FILE))
+        return SecretStr(kept_secret(given.data_dir / JWT_SECRET_FILE))
     except OSError as error:
         line = f"DATA_DIR: cannot keep the made JWT_SECRET there ({error.strerror}); set JWT_SECRET"
-        raise SettingsInvalid([line]) from None
+        raise SettingsInvalid([line], given) from None

@@ -18,9 +18,24 @@ Url = Annotated[str, AfterValidator(web_address)]
 Lower = BeforeValidator(lambda value: value.strip().lower() if isinstance(value, str) else value)
 Upper = BeforeValidator(lambda value: value.strip().upper() if isinstance(value, str) else value)
 
+OCI_FETCHES_PER_S = 5.0
+"""What OCI Streaming allows for a partition and consumer group."""
+
 
 def _outside_production(so_far: dict[str, Any]) -> bool:
     return so_far.get("environment") != "production"
+
+
+def _names_oci_streaming(so_far: dict[str, Any]) -> bool:
+    return "oci-streaming" in (so_far.get("event_publisher_type"), so_far.get("event_consumer_type"))
+
+
+def _may_create_topics(so_far: dict[str, Any]) -> bool:
+    return _outside_production(so_far) and not _names_oci_streaming(so_far)
+
+
+def _fetches_per_s(so_far: dict[str, Any]) -> float:
+    return OCI_FETCHES_PER_S if _names_oci_streaming(so_far) else 0.0
 
 
 def _paypal_host(so_far: dict[str, Any]) -> str:
@@ -64,8 +79,9 @@ class SettingsFields(BaseSettings):
     kafka_sasl_mechanism: Annotated[Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None, Upper] = None
     kafka_sasl_username: str | None = None
     kafka_sasl_password: SecretStr | None = None
-    kafka_ssl_cafile: Path | None = None
-    kafka_create_topics: bool = Field(default_factory=_outside_production)
+    kafka_ssl_cafile: FilePath | None = None
+    kafka_create_topics: bool = Field(default_factory=_may_create_topics)
+    kafka_fetches_per_s: float = Field(default_factory=_fetches_per_s, ge=0, le=1000)
     topic_prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,100}$")
     topic_partitions: int = Field(4, ge=1, le=1000)
     order_topics: Words = Field(("orders",), min_length=1, max_length=20)
@@ -74,15 +90,30 @@ class SettingsFields(BaseSettings):
     stream_in_flight_max: int = Field(2000, ge=1, le=100_000)
     outbox_shards: int = Field(16, ge=1, le=256)
 
+    # Traces
+    otel_exporter_otlp_endpoint: Url | None = None
+    otel_exporter_otlp_headers: SecretStr | None = None
+    otel_service_name: str = Field("payment-service", min_length=1, max_length=100)
+    otel_traces_sampler_arg: float = Field(1, ge=0, le=1)
+
     # OCI
     oci_region: str = "IN-HYDERABAD-1"
     oci_compartment_id: str | None = None
     oci_stream_id: str | None = None
     oci_queue_id: str | None = None
+    oci_queue_endpoint: Url | None = None
+    oci_queue_deliveries_max: int = Field(4, ge=2, le=1000)
     oci_tenancy: str | None = None
     oci_user: str | None = None
     oci_stream_pool_id: str | None = None
     oci_auth_token: SecretStr | None = None
+    oci_sign_on: Annotated[
+        Literal["config-file", "instance-principal", "resource-principal", "workload-identity"], Lower
+    ] = "config-file"
+    oci_config_file: Path = Path("~/.oci/config")
+    oci_config_profile: str = "DEFAULT"
+    oci_encryption_key_secret_id: str | None = None
+    oci_secrets_endpoint: Url | None = None
 
     # Tables
     table_store: Literal["memory://", "rocksdb://"] = "memory://"

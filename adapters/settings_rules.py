@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from payment_service.adapters.oci_sign_on import NEEDS, is_installed
 from payment_service.adapters.settings_values import (
     database_address,
     parse_internal_token,
@@ -59,7 +60,7 @@ def warnings_of(settings: "Settings") -> list[str]:
     return [*_key_warnings(settings), *_address_warnings(settings)]
 
 
-def _weakness(secret: SecretStr | None, *, chars_min: int = SECRET_CHARS_MIN) -> str | None:
+def weakness_of(secret: SecretStr | None, *, chars_min: int = SECRET_CHARS_MIN) -> str | None:
     """Why a secret is no secret, or None."""
     if secret is None:
         return "is missing"
@@ -104,8 +105,21 @@ def _broker_problems(settings: "Settings") -> Iterator[str]:
         yield "KAFKA_BROKERS: is missing, and EVENT_PUBLISHER_TYPE or EVENT_CONSUMER_TYPE says kafka"
     if settings.event_consumer_type == "oci-queue" and not settings.oci_queue_id:
         yield "OCI_QUEUE_ID: is missing, and EVENT_CONSUMER_TYPE says oci-queue"
+    yield from _oci_problems(settings)
     if (settings.kafka_sasl_username is None) != (settings.kafka_sasl_password is None):
         yield "KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD: set both or neither"
+
+
+def _oci_problems(settings: "Settings") -> Iterator[str]:
+    if settings.event_consumer_type != "oci-queue" or not settings.oci_queue_id:
+        return
+    if not is_installed():
+        yield f"EVENT_CONSUMER_TYPE: says oci-queue, but {NEEDS}"
+    elif settings.oci_sign_on == "config-file" and not settings.oci_config_file.expanduser().is_file():
+        yield (
+            "OCI_CONFIG_FILE: there is no such file; `oci setup config` writes one, or set OCI_SIGN_ON to the"
+            " principal of the machine"
+        )
 
 
 def _token_problems(settings: "Settings") -> Iterator[str]:
@@ -129,7 +143,7 @@ def _time_problems(settings: "Settings") -> Iterator[str]:
 
 def _production_secrets(settings: "Settings") -> Iterator[str]:
     if (settings.jwt_public_key is None and settings.jwt_jwks_url is None) or settings.jwt_secret is not None:
-        weakness = _weakness(settings.jwt_secret)
+        weakness = weakness_of(settings.jwt_secret)
         if weakness:
             yield f"JWT_SECRET: {weakness} (or set JWT_PUBLIC_KEY or JWT_JWKS_URL)"
     key = settings.encryption_key
@@ -140,18 +154,18 @@ def _production_secrets(settings: "Settings") -> Iterator[str]:
             "ENCRYPTION_KEY: must be exactly 32 characters or 64 hexadecimal digits; tokens sealed with"
             " another one are read by `import-legacy --old-key`"
         )
-    elif weakness := _weakness(key):
+    elif weakness := weakness_of(key):
         yield f"ENCRYPTION_KEY: {weakness}"
     for number, entry in enumerate(settings.internal_tokens_given, start=1):
         text = entry.get_secret_value()
         plain = SecretStr(text.partition(";")[0])
-        if not text.startswith("sha256:") and (weakness := _weakness(plain)):
+        if not text.startswith("sha256:") and (weakness := weakness_of(plain)):
             yield f"INTERNAL_TOKENS: entry {number} {weakness}"
     for name, token in (
         ("METRICS_TOKEN", settings.metrics_token),
         ("ORDER_SERVICE_TOKEN", settings.order_service_token),
     ):
-        if token is not None and (weakness := _weakness(token, chars_min=16)):
+        if token is not None and (weakness := weakness_of(token, chars_min=16)):
             yield f"{name}: {weakness}"
 
 
@@ -192,6 +206,12 @@ def _production_mixtures(settings: "Settings") -> Iterator[str]:
     for name, address in _provider_addresses(settings):
         if address.startswith("http://") and not _is_loopback(address):
             yield f"{name}: must start with https://, or the provider's key can be read on the way"
+    for name, endpoint in (
+        ("OCI_QUEUE_ENDPOINT", settings.oci_queue_endpoint),
+        ("OCI_SECRETS_ENDPOINT", settings.oci_secrets_endpoint),
+    ):
+        if endpoint is not None and endpoint.startswith("http://") and not _is_loopback(endpoint):
+            yield f"{name}: must start with https://"
 
 
 def _is_test_key(key: str) -> bool:

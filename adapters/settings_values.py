@@ -49,6 +49,9 @@ _PRISMA_PARAMETERS = frozenset(
 _OCI_REGION_IDS = {"in-hyderabad-1": "ap-hyderabad-1", "in-mumbai-1": "ap-mumbai-1"}
 """The old service's default names no region that OCI knows; its endpoint in Hyderabad is this one's."""
 
+_OCI_DOMAINS = {"us-gov-": "oraclegovcloud.com", "us-l": "oraclegovcloud.com", "uk-gov-": "oraclegovcloud.uk"}
+"""Realms of governments, by the start of their regions' names (us-langley-1, us-luke-1)."""
+
 
 class InternalToken(NamedTuple):
     """One accepted token of another service: only its digest is kept, so no dump of memory shows it."""
@@ -78,6 +81,13 @@ def oci_region_id(region: str) -> str:
     """A region as it stands in OCI's host names."""
     word = region.strip().lower()
     return _OCI_REGION_IDS.get(word, word)
+
+
+def oci_streaming_host(region: str) -> str:
+    """Of the Kafka endpoint that all pools of a region share. A private pool has a name of its own (KAFKA_BROKERS)."""
+    name = oci_region_id(region)
+    domain = next((it for start, it in _OCI_DOMAINS.items() if name.startswith(start)), "oraclecloud.com")
+    return f"streaming.{name}.oci.{domain}"
 
 
 def web_address(value: str) -> str:

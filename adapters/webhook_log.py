@@ -39,13 +39,17 @@ class KafkaThenPostgres:
         self._clock = clock
         self._on_kept = on_kept
         self._kafka_from = 0.0
+        self.traceparent: Callable[[], str | None] = lambda: None
+        """Of what is done now, where traces are collected."""
 
     async def append(self, webhook: ReceivedWebhook) -> str:
         if self._clock.monotonic_s() >= self._kafka_from:
             key, value = encode_webhook(webhook, self._cipher)
+            trace = self.traceparent()
+            headers = [] if trace is None else [("traceparent", trace.encode())]
             try:
                 async with asyncio.timeout(KAFKA_S):
-                    await self._publisher.send(TOPIC, key, value, [])
+                    await self._publisher.send(TOPIC, key, value, headers)
                 return KAFKA
             except NeverTaken:
                 pass  # the broker's limit is lower than ours

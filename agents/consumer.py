@@ -13,6 +13,8 @@ from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from payment_service.agents.fetch_pace import pace_fetches
+
 if TYPE_CHECKING:
     from payment_service.agents.faust_app import PaymentApp
 
@@ -65,10 +67,18 @@ class RecordFeed(Protocol):
 
 
 class PaymentConsumerThread(driver.AIOKafkaConsumerThread):
+    consumer: "PaymentConsumer"
+
     def _create_worker_consumer(self, transport: driver.Transport) -> Any:
         consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS  # read when the consumer starts
+        gap_ms = int(self.consumer.app.fetch_gap_s * 1000)
+        consumer._fetch_max_wait_ms = max(FETCH_MAX_WAIT_MS, gap_ms)  # read when the consumer starts
         return consumer
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        if self.consumer.app.fetch_gap_s:
+            pace_fetches(self._ensure_consumer(), self.consumer.app.fetch_gap_s)
 
 
 class PaymentConsumer(driver.Consumer):
@@ -172,6 +182,21 @@ class PaymentConsumer(driver.Consumer):
             self._skipped = True
             raise
         return committed
+
+    async def lag(self, feed: RecordFeed, topic: str) -> int:
+        """How many records of the topic's partitions here are not finished, by the broker's own end of each: what the
+        last fetch told of it is old where a partition is not fetched. Raises KafkaError, AssertionError (revoked)."""
+        mine = [tp for tp in self.assignment() if tp.topic == topic]
+        if not mine:
+            return 0
+        ends = await self.highwaters(*mine)
+        done: dict[TP, int | None] = {}
+        for tp in mine:
+            finished = feed.committable(tp)
+            done[tp] = self._committed_offset[tp] if finished is None else finished
+        untouched = [tp for tp, offset in done.items() if offset is None]
+        firsts = await self.earliest_offsets(*untouched) if untouched else {}
+        return sum(max(0, ends[tp] - (firsts.get(tp, 0) if offset is None else offset)) for tp, offset in done.items())
 
     async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         """As Faust's; nothing after a crash, when the thread that talks to the broker has ended."""

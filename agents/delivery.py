@@ -16,7 +16,6 @@ process; Faust is shown only the contiguous prefix of finished events of a parti
 
 import asyncio
 import logging
-import random
 from collections import deque
 from collections.abc import Awaitable, Iterable, Sequence
 from time import monotonic
@@ -26,6 +25,12 @@ from faust.types import TP
 
 from payment_service.agents.faust_app import PaymentApp
 from payment_service.agents.records import (
+    CRASHED,
+    DEAD,
+    DONE,
+    DROPPED,
+    RETRIED,
+    SKIPPED,
     DeadLetters,
     DeliveryLimits,
     DeliveryMetrics,
@@ -37,13 +42,9 @@ from payment_service.agents.records import (
     record_of,
     record_of_event,
 )
+from payment_service.agents.retrying import retry_pause_s
 from payment_service.core.errors import Malformed, OutcomeUnknown, PaymentError, Refused, Unavailable
 
-RETRY_DELAY_S_MIN = 0.1
-RETRY_DELAY_S_MAX = 30.0
-RETRY_DOUBLINGS_MAX = 10
-RETRY_SPREAD = 0.2
-"""Delays differ by up to this share, so that a thousand events do not come back in the same moment."""
 BACKLOG_LOW = 1_000
 """Fetch a partition again when fewer records than this wait; the most that can wait is one fetch more."""
 PUMP_MAX = 256
@@ -51,10 +52,6 @@ PUMP_MAX = 256
 PUMP_SLICE = 32
 """Records of one partition before another one gets its turn."""
 ROOM_POLL_S = 1.0
-
-DONE, SKIPPED, DEAD = "done", "skipped", "dead_letter"
-RETRIED, DROPPED, CRASHED = "retried", "dropped", "crashed"
-"""Outcomes as DeliveryMetrics counts them; dropped: not started because the assignment ended."""
 
 _log = logging.getLogger(__name__)
 
@@ -94,7 +91,8 @@ class Delivery:
         self._running = 0
         self._paused = False
         self._failed: BaseException | None = None
-        self._pump_due = False
+        self._turn_due = False
+        self._counts: dict[str, int] = {}  # outcomes since the last turn
         self._crash: asyncio.Future[None] | None = None
         self._room_waiter: asyncio.Future[None] | None = None
         self._idle_waiter: asyncio.Future[None] | None = None
@@ -124,7 +122,7 @@ class Delivery:
             while not self._stale(message.generation_id):
                 part = self._partition(message.tp, message.generation_id)
                 if self._room(part) > 0:
-                    self._admit(part, record, event)
+                    self._admit(part, record, _now_ms(), event)
                     break
                 self._room_waiter = asyncio.get_running_loop().create_future()
                 await asyncio.wait({self._room_waiter}, timeout=ROOM_POLL_S)
@@ -166,19 +164,28 @@ class Delivery:
         return min(*left, limits.window_max - len(part.window))
 
     def _wake(self) -> None:
-        """Something changed: whoever waits for room or for the end looks again."""
-        if self._hungry and not self._pump_due:
-            self._pump_due = True
-            asyncio.get_running_loop().call_soon(self._pump)
+        """Something changed: once in this turn of the event loop, however many events end in it."""
+        if not self._turn_due:
+            self._turn_due = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Fill what became free; whoever waits for room or for the end looks again."""
+        self._turn_due = False
+        if self._hungry:
+            self._pump()
         if self._room_waiter is not None and not self._room_waiter.done():
             self._room_waiter.set_result(None)
         if self._running == 0 and self._idle_waiter is not None and not self._idle_waiter.done():
             self._idle_waiter.set_result(None)
+        if self._counts:
+            counts, self._counts = self._counts, {}
+            for outcome, amount in counts.items():
+                self._metrics.counted(self.name, outcome, amount)
 
     def _pump(self) -> None:
         """Take from the backlogs what has room, partition by partition."""
-        self._pump_due = False
-        hungry, left, without_room = self._hungry, PUMP_MAX, 0
+        hungry, left, without_room, now = self._hungry, PUMP_MAX, 0, _now_ms()
         while without_room < len(hungry):
             if left <= 0:
                 self._wake()
@@ -188,16 +195,19 @@ class Delivery:
             room = min(PUMP_SLICE, self._room(part))
             while backlog and taken < room:
                 taken += 1
-                self._admit(part, record_of(backlog.popleft()))
+                self._admit(part, record_of(backlog.popleft()), now)
             left -= taken
             without_room = 0 if taken else without_room + 1
             if part.backlog:
                 hungry.append(part)
 
+    def _count(self, outcome: str) -> None:
+        self._counts[outcome] = self._counts.get(outcome, 0) + 1
+
     # -- through: lanes and attempts
 
-    def _admit(self, part: PartitionState, record: Record, event: Any = None) -> None:
-        if not part.window.register(record.offset, _now_ms()):
+    def _admit(self, part: PartitionState, record: Record, now_ms: int, event: Any = None) -> None:
+        if not part.window.register(record.offset, now_ms):
             return
         if event is not None:
             part.events.append(event)
@@ -211,7 +221,8 @@ class Delivery:
             return
         else:
             if work is None:
-                self._metrics.counted(self.name, SKIPPED)
+                self._count(SKIPPED)
+                self._wake()
                 self._finish(part, record.offset)
                 return
             item = InFlight(self._on_answer, part, record, work.lane)
@@ -253,7 +264,7 @@ class Delivery:
             failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             failed.set_exception(exc)
             return failed
-        return asyncio.ensure_future(answer)
+        return answer if type(answer) is asyncio.Future else asyncio.ensure_future(answer)
 
     def _answered(self, item: InFlight, future: "asyncio.Future[Any]") -> None:
         self._start(self._settle(item, future))
@@ -277,14 +288,11 @@ class Delivery:
 
     def _later(self, item: InFlight, error: PaymentError) -> InFlight | None:
         """Nobody can do it now. The lane stays busy and the partition waits: losing it is not allowed."""
-        self._metrics.counted(self.name, RETRIED)
+        self._count(RETRIED)
         item.part.retried_at_ms = _now_ms()
         if not item.part.live:
             return self._leave(item, DROPPED)
-        pause = RETRY_DELAY_S_MIN * 2 ** min(item.attempts, RETRY_DOUBLINGS_MAX)
-        if isinstance(error, Unavailable):
-            pause = max(pause, error.retry_after_s)
-        pause = min(pause, RETRY_DELAY_S_MAX) * random.uniform(1 - RETRY_SPREAD, 1)  # noqa: S311 no secret
+        pause = retry_pause_s(item.attempts, error)
         item.attempts += 1
         self._retrying.add(item)
         item.timer = asyncio.get_running_loop().call_later(pause, self._again, item)
@@ -298,7 +306,7 @@ class Delivery:
 
     def _leave(self, item: InFlight, outcome: str) -> InFlight | None:
         """Free its place, and give its lane to the next."""
-        self._metrics.counted(self.name, outcome)
+        self._count(outcome)
         if outcome is DEAD:
             _log.warning("dead letter: %s-%d@%d %r", *item.record.place, item.refusal)
         self._in_flight -= 1
@@ -318,7 +326,7 @@ class Delivery:
         _log.error("%s crashes the stream side", self.name, exc_info=error)
         if self._failed is None:
             self._failed = error
-            self._metrics.counted(self.name, CRASHED)
+            self._count(CRASHED)
             self.suspend()
             self._crash = asyncio.ensure_future(self._app.crash(error))
 
@@ -349,7 +357,7 @@ class Delivery:
             for queued in item.waiting or ():
                 self._in_flight -= 1
                 queued.part.in_flight -= 1
-                self._metrics.counted(self.name, DROPPED)
+                self._count(DROPPED)
             item.waiting = None
         for item in self._retrying:
             assert item.timer is not None

@@ -22,6 +22,7 @@ from faust.types import TP, Message
 from faust.types.tuples import FutureMessage
 
 from payment_service.core.errors import Malformed, Unavailable
+from payment_service.tables.writes import Writes
 
 if TYPE_CHECKING:
     from payment_service.agents.faust_app import PaymentApp
@@ -36,7 +37,7 @@ VALUE_BYTES_MAX = 900_000
 _Writes = list[FutureMessage]
 writes_of_event: contextvars.ContextVar[_Writes | None] = contextvars.ContextVar("table_writes", default=None)
 
-_Written = tuple[bytes, bytes | None, int, "asyncio.Future[None]"]
+_Written = tuple[bytes, bytes | None, int, Writes]
 """Key, value, the assignment it was written in, and who waits for it."""
 
 
@@ -68,28 +69,27 @@ class DurableTable(faust.Table):  # type: ignore[type-arg]
 
     # -- many at once
 
-    def write(self, partition: int, key: bytes, value: bytes | None) -> "asyncio.Future[None]":
-        """Set (None: delete) a row. Done when the broker has it; only then is it seen in the table.
+    def write(self, partition: int, key: bytes, value: bytes | None, writes: Writes) -> None:
+        """Set (None: delete) a row. `writes` is told when the broker has it; only then is it seen in the table.
 
         So the table never shows what its changelog may not have, and a failed write leaves no trace: the same
         again is always right. Writes of one partition happen in the order of these calls. Call it for an event
         of that partition only, and finish that event after it.
 
-        Raises (through the result): Unavailable (the same again), Malformed (does not fit a message).
+        Raises Malformed (larger than a message may be). What `writes` is told: Unavailable (the same again),
+        Malformed (the broker takes no message that large).
         Limits: one batch of a partition in flight, BATCH_RECORDS_MAX each; what queues behind it is bounded by
         the events in flight. VALUE_BYTES_MAX, CHANGELOG_TIMEOUT_S.
         """
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if value is not None and len(value) > VALUE_BYTES_MAX:
-            done.set_exception(Malformed("a table value is larger than a message may be", code="TOO_LARGE"))
-            return done
+            raise _too_large()
         queue = self._queued.get(partition)
         if queue is None:
             queue = self._queued[partition] = deque()
-        queue.append((key, value, self.app.consumer_generation_id, done))
+        writes.add()
+        queue.append((key, value, self.app.consumer_generation_id, writes))
         if partition not in self._sending:
             self._sending[partition] = asyncio.ensure_future(self._send_queued(partition, queue))
-        return done
 
     async def _send_queued(self, partition: int, queue: "deque[_Written]") -> None:
         """While one batch is on its way the next writes gather: no timer, and small batches when it is quiet."""
@@ -99,8 +99,8 @@ class DurableTable(faust.Table):  # type: ignore[type-arg]
                 batch.clear()
                 await self._send_batch(partition, queue, batch)
         except asyncio.CancelledError:
-            for *_, done in (*batch, *queue):
-                done.cancel()
+            for *_, writes in (*batch, *queue):
+                writes.done.cancel()
             queue.clear()
             raise
         finally:
@@ -130,13 +130,8 @@ class DurableTable(faust.Table):  # type: ignore[type-arg]
         elif not batch:  # nothing could be sent at all: all of them must know
             batch.extend(queue)
             queue.clear()
-        for *_, done in batch:
-            if done.done():
-                continue
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(error)
+        for key, _, _, writes in batch:
+            writes.told(key, error)
 
     async def _producer(self) -> Any:
         """aiokafka's, under Faust's."""
@@ -149,7 +144,7 @@ class DurableTable(faust.Table):  # type: ignore[type-arg]
     def _translated(self, exc: Exception, count: int) -> Exception:
         error: Exception
         if isinstance(exc, MessageSizeTooLargeError) and count == 1:
-            error = Malformed("a table value is larger than a message may be", code="TOO_LARGE")
+            error = _too_large()
         else:
             if isinstance(exc, MessageSizeTooLargeError):
                 self._batch_max = 1  # the topic takes less than one batch; alone it is seen who is too large
@@ -203,6 +198,10 @@ def event_at(app: "PaymentApp", tp: TP, offset: int, timestamp_s: float) -> Any:
     return app.create_event(None, None, {}, message)
 
 
+def _too_large() -> Malformed:
+    return Malformed("a table value is larger than a message may be", code="TOO_LARGE")
+
+
 def _look_at(sent: "asyncio.Future[Any]") -> None:
     """Marks an error as seen: when the block was left early nobody awaits its sends."""
     if not sent.cancelled():
@@ -219,6 +218,6 @@ async def delivered(writes: list[FutureMessage]) -> None:
     for sent in writes:
         error = sent.exception()
         if isinstance(error, MessageSizeTooLargeError):
-            raise Malformed("a table value is larger than a message may be", code="TOO_LARGE") from error
+            raise _too_large() from error
         if error is not None:
             raise Unavailable("a table write was not delivered") from error

@@ -8,7 +8,7 @@ and aiokafka 0.14; both are pinned to these minor versions for that reason.
 import asyncio
 import sys
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import monotonic
@@ -23,6 +23,7 @@ from mode import Service
 
 from payment_service.agents.consumer import COMMIT_TIMEOUT_S, PaymentConsumer, PaymentTransport, RecordFeed
 from payment_service.agents.durable_table import DurableTable, delivered, event_at, writes_of_event
+from payment_service.agents.fetch_pace import gap_s
 from payment_service.agents.records import Record
 
 COMMIT_INTERVAL_S = 0.5
@@ -34,7 +35,12 @@ METADATA_AGE_S = 5.0
 """Faust asks every 5 minutes. Who joins the group while the broker does not know the topics (seen right after its
 restart) is given nothing, and hears of them with the next answer alone."""
 WATCH_INTERVAL_S = 1.0
+LAG_INTERVAL_S = 5.0
+LAG_TIMEOUT_S = 5.0
 PRODUCER_BATCH_BYTES_MAX = 131_072
+PRODUCER_BATCH_BYTES_MIN = 16_384
+REQUEST_BYTES = 900_000
+"""A batch of every partition may be in one request, of which OCI Streaming takes 1 MB."""
 
 
 class StreamStuck(Exception):
@@ -96,13 +102,17 @@ class PaymentApp(faust.App):
         topic_prefix: str,
         drain_s: float,
         stuck_after_s: float,
+        fetch_gap_s: float = 0.0,
         **kwargs: Any,
     ) -> None:
         self.topic_prefix = topic_prefix
         self.drain_s = drain_s
         self.stuck_after_s = stuck_after_s
+        self.fetch_gap_s = fetch_gap_s
         self.feeds: list[RecordFeed] = []
         self.feed_of: dict[str, RecordFeed] = {}
+        self.on_lag: Callable[[str, str, int], None] = lambda stream, topic, lag: None
+        """Told of each fed topic how many records of this worker's partitions are not finished."""
         self._settled_at_s = monotonic()
         super().__init__(*args, **kwargs)
 
@@ -200,6 +210,20 @@ class PaymentApp(faust.App):
             if standstill and not self.should_stop:
                 await self.crash(StreamStuck(standstill))
 
+    @Service.task
+    async def _watch_lag(self) -> None:
+        while not self.should_stop:
+            await self.sleep(LAG_INTERVAL_S)
+            consumer = self._consumer
+            if not isinstance(consumer, PaymentConsumer) or self.rebalancing:
+                continue
+            try:
+                async with asyncio.timeout(LAG_TIMEOUT_S):
+                    for topic, feed in self.feed_of.items():
+                        self.on_lag(feed.name, topic, await consumer.lag(feed, topic))
+            except (KafkaError, AssertionError, KeyError, TimeoutError) as exc:  # away, or revoked meanwhile
+                self.log.info("The lag is not known now: %r", exc)
+
     def _standstill(self) -> str | None:
         now = monotonic()
         for feed in self.feeds:
@@ -236,7 +260,6 @@ ALWAYS: dict[str, Any] = {
     "producer_acks": -1,
     "producer_request_timeout": REQUEST_TIMEOUT_S,
     "producer_linger": 0,
-    "producer_max_batch_size": PRODUCER_BATCH_BYTES_MAX,
     "producer_threaded": False,
     "worker_redirect_stdouts": False,
     "Worker": PointingWorker,
@@ -245,6 +268,10 @@ ALWAYS: dict[str, Any] = {
     "Table": DurableTable,
 }
 """Settings that do not depend on where we run; said even where they are Faust's own today."""
+
+
+def _batch_bytes(partitions: int) -> int:
+    return min(PRODUCER_BATCH_BYTES_MAX, max(PRODUCER_BATCH_BYTES_MIN, REQUEST_BYTES // partitions))
 
 
 def stream_app(
@@ -264,12 +291,13 @@ def stream_app(
     drain_s: float = 10.0,
     stuck_after_s: float = 120.0,
     replication: int = 1,
+    fetches_per_s: float = 0.0,
 ) -> PaymentApp:
     """A new stream side. `brokers`: "host:port,host:port". `credentials`: faust.SASLCredentials or SSL ones.
 
     `instance_id` (static membership) only where it is unique for each process: two with one name fence each
     other. Limits: drain_s must leave room inside the rebalance timeout, or the broker gives our partitions
-    away while we still work on them.
+    away while we still work on them. `fetches_per_s`: of one partition, 0 for no limit.
     """
     if drain_s + COMMIT_TIMEOUT_S * 2 > rebalance_timeout_s:
         raise ValueError("drain_s and two commits must fit into rebalance_timeout_s")
@@ -278,6 +306,8 @@ def stream_app(
         topic_prefix=topic_prefix,
         drain_s=drain_s,
         stuck_after_s=stuck_after_s,
+        fetch_gap_s=gap_s(fetches_per_s),
+        producer_max_batch_size=_batch_bytes(partitions),
         broker=[f"kafka://{broker.strip()}" for broker in brokers.split(",")],
         broker_credentials=credentials,
         store=store,

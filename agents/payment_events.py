@@ -1,13 +1,13 @@
 """Our own payment.* topics, all nine: each event brings its payment's row in the table `payments` up to date.
 
-Room: Kafka in. An event is finished when the table's changelog has the row. No task and no send of its own for
-an event: the table gathers the writes of a partition (agents/durable_table.py).
+Room: Kafka in. Events are finished when the table's changelog has their rows: a batch of a partition at a time.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
-from payment_service.agents.records import Record, Work
+from payment_service.agents.records import Carried
 from payment_service.codecs.published import decode_published
 from payment_service.core.errors import Malformed
 from payment_service.tables.payments import PaymentsTable
@@ -20,11 +20,18 @@ class PaymentEvents:
     table: PaymentsTable
     name: str = "payment-events"
 
-    def plan(self, record: Record) -> Work | None:
-        if record.value is None:
-            return None
-        event = decode_published(record.value)
-        payment_id: str = event["data"]["paymentId"]
-        if not payment_id:
-            raise Malformed("a published event without a payment id")
-        return Work(payment_id, partial(self.table.put, record.partition, payment_id, event))
+    async def carry_out(self, partition: int, records: Sequence[Any]) -> Carried:
+        carried = Carried()
+        events = []
+        for record in records:
+            if record.value is None:
+                carried.skipped += 1
+                continue
+            try:
+                event = decode_published(record.value)
+            except Malformed as error:
+                carried.refused.append((record, error))
+                continue
+            events.append((record, event["data"]["paymentId"], event))
+        carried.refused += await self.table.take(partition, events)
+        return carried

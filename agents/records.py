@@ -1,17 +1,21 @@
-"""What passes between a stream and its handler: records, the work they mean, and the ports Delivery asks for.
+"""What passes between a stream and its handler: records, the work they mean, and the ports that a delivery asks for.
 
 Room: Kafka in. Shapes only; the last two are Delivery's own.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import field
 from typing import Any, Protocol
 
 from payment_service.core.errors import PaymentError
 from payment_service.core.frozen import dataclass
 from payment_service.core.offsets import DonePrefix
+
+DONE, SKIPPED, DEAD = "done", "skipped", "dead_letter"
+RETRIED, DROPPED, CRASHED = "retried", "dropped", "crashed"
+"""Outcomes as DeliveryMetrics counts them; dropped: not started because the assignment ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +69,31 @@ class StreamHandler(Protocol):
         """Decode, no waiting. None: nothing for us, counted as skipped. Raises: Malformed, Refused."""
 
 
+@dataclass(slots=True)
+class Carried:
+    """What became of a batch that was carried out; the rest of it is durable."""
+
+    refused: list[tuple[Any, PaymentError]] = field(default_factory=list)
+    """aiokafka's records that can never be valid, each with why."""
+    skipped: int = 0
+
+
+class BatchHandler(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    async def carry_out(self, partition: int, records: Sequence[Any]) -> Carried:
+        """aiokafka's records of one partition, in its order. Returns when their outcome is durable. May be called
+        again with the same ones. Raises: Unavailable, OutcomeUnknown: all of them again."""
+
+
 class DeadLetters(Protocol):
     async def __call__(self, record: Record, reason: str, error: str) -> None:
         """Return when it is durable (the broker's ack, or PostgreSQL). Raises: Unavailable: asked again."""
 
 
 class DeliveryMetrics(Protocol):
-    def counted(self, stream: str, outcome: str) -> None: ...
+    def counted(self, stream: str, outcome: str, amount: int = 1) -> None: ...
 
     def observed(self, stream: str, *, in_flight: int, window: int, backlog: int, oldest_age_s: float) -> None: ...
 

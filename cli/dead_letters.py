@@ -17,20 +17,12 @@ from payment_service.cli import service
 from payment_service.cli.operators import operator_option
 from payment_service.cli.outcome import NOTHING, OK, UNAVAILABLE, Failed, end, explaining
 from payment_service.cli.output import console, json_option, moment, print_json, print_table
+from payment_service.codecs.letters import outline, plain_text
 from payment_service.codecs.times import rfc3339
-from payment_service.core.card_data import without_card_data
 from payment_service.core.dead_letters import Letter, LetterFilter, LetterPage, Replayed, Sent, checked_name
 
 LIMIT_MAX = 1000
-SHOWN = frozenset({
-    *("id", "type", "eventType", "topic", "detail-type", "specversion", "source", "subject", "time", "timestamp"),
-    *("orderId", "orderNumber", "paymentId", "refundId", "currency", "totalAmount", "amount", "amountMinor"),
-    *("status", "sequence", "paymentProvider", "reason"),
-})  # fmt: skip
-"""Fields of a value that say nothing about a person; of any other only its kind is told."""
-BYTES_SHOWN_MAX = 100_000
 FAILURES_SHOWN_MAX = 50
-DEPTH_MAX = 20
 
 topic_option = click.option("--topic", help="Only those that came from this topic.")
 reason_option = click.option("--reason", help="Only those kept for this reason, such as MALFORMED_JSON.")
@@ -102,9 +94,9 @@ def show_letter(name: str, raw: bool, as_json: bool) -> None:
     """Show one dead letter. ID: as `list` prints it, or topic/partition/offset of the place it came from."""
     letter = asyncio.run(_get(checked_name(name)))
     shown = _fields(letter) | {
-        "key": _text(letter.key),
-        "headers": {header: _text(text) for header, text in letter.headers},
-        "value": _text(letter.value) if raw else _outline(letter.value),
+        "key": plain_text(letter.key),
+        "headers": {header: plain_text(text) for header, text in letter.headers},
+        "value": plain_text(letter.value) if raw else outline(letter.value),
     }
     if as_json:
         print_json(shown)
@@ -112,38 +104,6 @@ def show_letter(name: str, raw: bool, as_json: bool) -> None:
     value = shown.pop("value")
     print_table(f"Dead letter {letter.id}", ("field", "value"), shown.items())
     click.echo(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2))
-
-
-def _text(data: bytes | None) -> str | None:
-    """As text, bytes that are none escaped, without card data."""
-    if data is None:
-        return None
-    more = f"… {len(data)} bytes" if len(data) > BYTES_SHOWN_MAX else ""
-    return without_card_data(data[:BYTES_SHOWN_MAX].decode(errors="backslashreplace")) + more
-
-
-def _outline(value: bytes | None) -> Any:
-    if value is None:
-        return None
-    try:
-        return _hidden(json.loads(value), 0)
-    except (ValueError, RecursionError):
-        return f"({len(value)} bytes that are not JSON)"
-
-
-def _hidden(value: Any, depth: int, name: str = "") -> Any:
-    """Names stay, except those that could be anything; of values what SHOWN allows."""
-    if depth > DEPTH_MAX:
-        return "(…)"
-    if isinstance(value, dict):
-        return {without_card_data(key): _hidden(it, depth + 1, key) for key, it in value.items()}
-    if isinstance(value, list):
-        return [_hidden(it, depth + 1, name) for it in value]
-    if value is None or isinstance(value, bool):
-        return value
-    if name in SHOWN:
-        return without_card_data(value) if isinstance(value, str) else value
-    return f"(text of {len(value)})" if isinstance(value, str) else "(number)"
 
 
 @dead_letters.command("replay")

@@ -17,19 +17,15 @@ from payment_service.cli.outcome import NOTHING, Failed, end, explaining
 from payment_service.cli.output import json_option, moment, money, print_json, print_table, status_text
 from payment_service.codecs.rest import page_view, payment_with_history_view, timeline_view
 from payment_service.core.audit import OK, AuditEntry
-from payment_service.core.commands import DecideByHand, RecordAnswer
-from payment_service.core.errors import PaymentError, Refused
+from payment_service.core.errors import PaymentError
 from payment_service.core.payment import Payment, status_of
 from payment_service.core.ports import PaymentFilter, PaymentPage, StoredEvent
-from payment_service.core.terms import Kind, Source, Status, Verdict
+from payment_service.core.terms import Status
+from payment_service.core.use_cases.operator_desk import BY_HAND, Decision, checked_reason, decide_by_hand
 
 LIMIT_MAX = 1000
 OFFSET_MAX = 10_000
 DATES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"]
-
-
-_BY_HAND = {"approved": Verdict.APPROVED, "declined": Verdict.DECLINED, "not-sent": Verdict.NOT_SENT}
-REASON_LENGTH_MAX = 500
 
 
 @click.group()
@@ -168,7 +164,7 @@ def timeline(payment_id: str, as_json: bool) -> None:
 @click.argument("payment_id")
 @click.option("--attempt", type=click.IntRange(1), help="Its number: in the last part of the call's id.")
 @click.option("--refund", type=click.IntRange(1), help="Instead of an attempt: the number of a refund.")
-@click.option("--as", "verdict", required=True, type=click.Choice(list(_BY_HAND)), help="What really became of it.")
+@click.option("--as", "verdict", required=True, type=click.Choice(list(BY_HAND)), help="What really became of it.")
 @click.option("--provider-id", help="The provider's id of the charge, capture or refund, when it was approved.")
 @click.option("--amount", type=click.IntRange(1), help="Minor units the provider moved, if not what was asked.")
 @click.option("--reason", required=True, help="How you know; kept in the payment's timeline.")
@@ -198,32 +194,21 @@ async def _resolve(
 ) -> Payment:  # fmt: skip
     """Raises Refused: there is no such payment or call, or it is not open. Told in the audit log either way."""
     settings, at_ms = service.load_settings(), time.time_ns() // 1_000_000
-    reason = reason.strip()
-    if not 0 < len(reason) <= REASON_LENGTH_MAX or not reason.isprintable():
-        raise click.UsageError(f"--reason: say how you know, in at most {REASON_LENGTH_MAX} characters")
+    reason = checked_reason(reason)
     entry = AuditEntry(at_ms, "payment.resolve", OK, operator, payment_id=payment_id, detail=reason)
+    decision = Decision(verdict, reason, attempt, refund, provider_id, amount)
     async with service.open_execute(settings) as execute, service.open_audit(settings) as audit:
         try:
-            payment = (await execute.store.load(payment_id)).payment
-            if payment is None:
-                raise _unknown(payment_id)
-            kind = Kind.REFUND
-            if attempt is not None and attempt <= len(payment.attempts):
-                kind = payment.attempts[attempt - 1].kind
-            elif attempt is not None:
-                raise Refused(f"there is no attempt {attempt}", code="NOT_FOUND")
-            answer = RecordAnswer(
-                payment_id, "", at_ms, kind, attempt or refund or 0, _BY_HAND[verdict], Source.OPERATOR, provider_id,
-                amount, payment.currency if amount is not None else None, "DECIDED_BY_HAND",
-            )  # fmt: skip
-            outcome = await execute(DecideByHand(payment_id, "", at_ms, operator, reason, answer))
+            payment = await decide_by_hand(execute, payment_id, operator, decision)
         except PaymentError as error:
             audit.record(entry._replace(result=error.code))
             await audit.flush()
+            if error.code == "PAYMENT_NOT_FOUND":
+                raise _unknown(payment_id) from None
             raise
         audit.record(entry)
         await audit.flush()
-    return outcome.payment
+    return payment
 
 
 def _unknown(payment_id: str) -> Failed:

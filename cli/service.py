@@ -3,8 +3,8 @@
 Room: cli. Nothing else in cli/ names app.py, offline.py or worker.py.
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from payment_service.core.audit import Auditor
@@ -14,6 +14,8 @@ from payment_service.core.ports import AuditLog, OpenCalls, PaymentStore
 from payment_service.core.webhooks import WebhookRecords
 
 if TYPE_CHECKING:
+    from payment_service.core.doctor import Area, Finding
+    from payment_service.core.topic_plan import TopicReport
     from payment_service.core.use_cases.execute import Execute
     from payment_service.offline import Settings
 
@@ -142,6 +144,31 @@ async def partitions_of(settings: "Settings", topics: Collection[str]) -> Mappin
     from payment_service import offline
 
     return await offline.partitions_of(offline.kafka_client(offline.with_broker(settings)), topics)
+
+
+async def examine(
+    areas: Collection["Area"], *, as_production: bool
+) -> AsyncGenerator[tuple["Area", Sequence["Finding"]], None]:
+    """With the settings as they are, also where they would stop a start."""
+    from payment_service import offline
+
+    settings, problems = offline.look_at_settings()
+    offline.prepare_quiet_logging()
+    async with aclosing(offline.examine(settings, problems, areas, as_production=as_production)) as parts:
+        async for part in parts:
+            yield part
+
+
+async def look_at_topics(settings: "Settings") -> Sequence["TopicReport"]:
+    from payment_service import offline
+
+    return await offline.look_at_topics(settings)
+
+
+async def create_topics(settings: "Settings") -> Sequence[str]:
+    from payment_service import offline
+
+    return await offline.create_topics(settings)
 
 
 def broker_options(settings: "Settings") -> dict[str, Any]:

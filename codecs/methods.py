@@ -15,8 +15,10 @@ from payment_service.core.ports import NextAction
 
 
 def encode_method_secrets(secrets: MethodSecrets) -> bytes:
-    """Plain bytes: the caller seals them before they go anywhere."""
-    return orjson.dumps(secrets)
+    """Plain bytes: the caller seals them before they go anywhere. What is not there is not written, so that a worker
+    that is older than a field reads all that does not need it."""
+    fields = {name: getattr(secrets, name) for name in MethodSecrets.__slots__}
+    return orjson.dumps({name: value for name, value in fields.items() if value is not None})
 
 
 def decode_method_secrets(data: bytes) -> MethodSecrets:

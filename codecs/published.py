@@ -129,7 +129,8 @@ def decode_published(value: bytes) -> dict[str, Any]:
     """A published event as a table or a command reads it back. Raises Malformed."""
     try:
         event: dict[str, Any] = orjson.loads(value)
-        if not isinstance(event["sequence"], int) or not isinstance(event["data"]["paymentId"], str):
+        payment_id = event["data"]["paymentId"]
+        if not isinstance(event["sequence"], int) or not isinstance(payment_id, str) or not payment_id:
             raise ValueError
     except (ValueError, KeyError, TypeError):
         raise Malformed("not a published payment event") from None

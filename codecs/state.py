@@ -64,17 +64,25 @@ def decode_secrets(data: bytes) -> Secrets:
         raise Malformed(f"stored secrets cannot be read: {type(error).__name__}") from None
 
 
-def encode_call(call: ProviderCall) -> bytes:
-    """The exact request of an attempt. Plain bytes: the caller seals them before they go anywhere."""
-    return orjson.dumps(call)
+def encode_call(call: ProviderCall, traceparent: str | None = None) -> bytes:
+    """The exact request of an attempt, with the trace in which it was decided. Plain bytes: the caller seals them
+    before they go anywhere."""
+    data = orjson.dumps(call)
+    return data if traceparent is None else b'{"traceparent":%b,%b' % (orjson.dumps(traceparent), data[1:])
 
 
 def decode_call(data: bytes) -> ProviderCall:
     """Raises Malformed when it is not what encode_call wrote."""
+    return decode_traced_call(data)[0]
+
+
+def decode_traced_call(data: bytes) -> tuple[ProviderCall, str | None]:
+    """And the trace, where it has one. Raises Malformed, as decode_call."""
     try:
         fields: dict[str, Any] = orjson.loads(data)
+        traceparent: str | None = fields.pop("traceparent", None)
         fields["kind"] = Kind(fields["kind"])
         fields["capture_method"] = CaptureMethod(fields["capture_method"])
-        return ProviderCall(**fields)
-    except (ValueError, TypeError, KeyError) as error:
+        return ProviderCall(**fields), traceparent
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise Malformed(f"a stored request cannot be read: {type(error).__name__}") from None

@@ -14,6 +14,7 @@ from payment_service.core.errors import Refused
 from payment_service.core.facts import apply
 from payment_service.core.follow_up import GIVEN_UP, cancel_follow_up, flag_once
 from payment_service.core.payment import (
+    CURRENCY_DIFFERS,
     Attempt,
     Payment,
     Refund,
@@ -103,7 +104,9 @@ def _review_reasons(payment: Payment, command: c.RecordAnswer) -> list[str]:
             reasons.append("VOIDED_AND_CAPTURED")
         return reasons
     if command.currency is not None and command.currency != payment.currency:
-        reasons.append("CURRENCY_DIFFERS")
+        # What really moved, since the totals count what was asked.
+        moved = f":{command.amount_minor} {command.currency}" if command.amount_minor else ""
+        reasons.append(f"{CURRENCY_DIFFERS}{moved}")
     asked = (
         refund_of(payment, command.number) if command.kind is Kind.REFUND else attempt_of(payment, command.number)
     ).amount_minor
@@ -114,7 +117,7 @@ def _review_reasons(payment: Payment, command: c.RecordAnswer) -> list[str]:
 
 def _moved(payment: Payment, command: c.RecordAnswer, asked: int) -> int:
     """What the provider says it moved. In another currency, or when it says yes to nothing, the number would mean
-    nothing here: what was asked is taken, and the payment is flagged."""
+    nothing here: what was asked is taken, and the payment is flagged with what moved."""
     same_currency = command.currency is None or command.currency == payment.currency
     return command.amount_minor if command.amount_minor and same_currency else asked
 
@@ -266,6 +269,30 @@ def _twins(payment: Payment, refund: Refund, command: c.RecordAnswer) -> list[in
         and r.provider_id == provider_id
         and r.status is RefundStatus.COMPLETED
     ]
+
+
+def decide_external_capture(payment: Payment, command: c.RecordExternalCapture) -> list[e.Event]:
+    """A hold that somebody captured in the provider's dashboard: money is money. Where a capture of ours waits for its
+    answer, or is this one, it is that answer."""
+    ours = [a for a in payment.attempts if a.kind is Kind.CAPTURE and a.object_number == command.object_number]
+    same = [a for a in ours if a.state in UNSETTLED or a.provider_id == command.provider_id]
+    if same:
+        return decide_answer(
+            payment,
+            c.RecordAnswer(
+                command.payment_id, command.command_id, command.at_ms, Kind.CAPTURE, same[-1].number, Verdict.APPROVED,
+                command.source, command.provider_id, command.amount_minor,
+            ),
+        )  # fmt: skip
+    captured = e.ExternalCapture(
+        command.at_ms, len(payment.attempts) + 1, command.provider, command.provider_id, command.amount_minor,
+        command.object_number, command.source,
+    )  # fmt: skip
+    after, _ = apply(payment, captured)
+    flags: list[e.Event] = []
+    if after.captured > min(payment.amount_minor, payment.authorized):
+        flags = flag_once(after, command.at_ms, "CAPTURED_EXCEEDS", by="provider")
+    return [captured, *flags, *cancel_follow_up(after, command.at_ms)]
 
 
 def decide_external_refund(payment: Payment, command: c.RecordExternalRefund) -> list[e.Event]:

@@ -179,6 +179,20 @@ class ExpireAuthorization:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordExternalCapture:
+    """A hold of the payment's object `object_number` was captured, and not by us."""
+
+    payment_id: str
+    command_id: str
+    at_ms: int
+    provider: str
+    provider_id: str | None
+    amount_minor: int
+    object_number: int
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
 class RecordExternalRefund:
     payment_id: str
     command_id: str
@@ -221,6 +235,6 @@ class ClearReview:
 
 Command = (
     CreatePayment | StartCharge | StartCapture | Cancel | RequestRefund | RecordObject | RequireAction
-    | RecordAnswer | ExpireAction | GiveUp | DecideByHand | ExpireAuthorization | RecordExternalRefund | RecordDispute
-    | FlagReview | ClearReview
+    | RecordAnswer | ExpireAction | GiveUp | DecideByHand | ExpireAuthorization | RecordExternalCapture
+    | RecordExternalRefund | RecordDispute | FlagReview | ClearReview
 )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import assert_never
 
 from payment_service.core import commands as c
 from payment_service.core import events as e
-from payment_service.core.answers import decide_answer, decide_by_hand, decide_external_refund
+from payment_service.core.answers import decide_answer, decide_by_hand, decide_external_capture, decide_external_refund
 from payment_service.core.errors import Refused
 from payment_service.core.facts import apply
 from payment_service.core.follow_up import (
@@ -17,6 +17,7 @@ from payment_service.core.follow_up import (
     flag_once,
     give_up,
     may_void,
+    provider_of_object,
     start_void,
 )
 from payment_service.core.payment import (
@@ -27,6 +28,7 @@ from payment_service.core.payment import (
     Payment,
     attempt_in_the_way,
     attempt_of,
+    moved_another_currency,
     refundable,
     status_of,
 )
@@ -72,6 +74,8 @@ def decide(payment: Payment | None, command: c.Command) -> list[e.Event]:
             return decide_by_hand(payment, command)
         case c.ExpireAuthorization():
             return _expire_authorization(payment, command)
+        case c.RecordExternalCapture():
+            return decide_external_capture(payment, command)
         case c.RecordExternalRefund():
             return decide_external_refund(payment, command)
         case c.RecordDispute():
@@ -82,6 +86,11 @@ def decide(payment: Payment | None, command: c.Command) -> list[e.Event]:
             return [e.ReviewCleared(command.at_ms, command.by, command.reason)] if payment.review else []
         case _:
             assert_never(command)
+
+
+def _in_our_currency(payment: Payment) -> None:
+    if moved_another_currency(payment):
+        raise Refused("the provider moved another currency; a person looks at it", code="INVALID_STATE")
 
 
 def not_found() -> Refused:
@@ -127,17 +136,14 @@ def _create_again(payment: Payment, command: c.CreatePayment) -> list[e.Event]:
     if payment.unconfirmed and command.confirmed:
         events.append(_confirmation(payment, command, changed=differs))
     if status_of(payment) is Status.CANCELLED:
-        events.append(
-            e.Reopened(
-                command.at_ms,
-                command.by,
-                command.provider,
-                command.payment_method_id,
-                command.capture_method,
-                command.description,
-                command.metadata,
-            )
-        )
+        if payment.object_open and command.provider != provider_of_object(payment):
+            # Its void was refused, or is not confirmed: the first provider may still take the money.
+            raise Refused("another provider's object of this payment is not closed", code="INVALID_STATE")
+        reopened = e.Reopened(
+            command.at_ms, command.by, command.provider, command.payment_method_id, command.capture_method,
+            command.description, command.metadata,
+        )  # fmt: skip
+        events.append(reopened)
     return events
 
 
@@ -231,16 +237,8 @@ def _start_charge(payment: Payment, command: c.StartCharge) -> list[e.Event]:
         raise Refused("the order has not confirmed this payment yet", code="ORDER_UNCONFIRMED")
     if command.object_id is not None and payment.object_open and command.object_id != payment.object_id:
         raise Refused("another provider object of this payment can still be paid", code="INVALID_STATE")
-    return [
-        _attempt_started(
-            payment,
-            command,
-            _charge_kind(payment),
-            payment.amount_minor,
-            scheduled=False,
-            object_id=command.object_id,
-        )
-    ]
+    kind, amount = _charge_kind(payment), payment.amount_minor
+    return [_attempt_started(payment, command, kind, amount, scheduled=False, object_id=command.object_id)]
 
 
 def _last(payment: Payment, kind: Kind) -> Attempt | None:
@@ -260,6 +258,7 @@ def _start_capture(payment: Payment, command: c.StartCapture) -> list[e.Event]:
         raise Refused(f"a payment that is {status} cannot be captured", code="INVALID_STATE")
     if payment.cancel_requested:
         raise Refused("the payment is being cancelled", code="INVALID_STATE")
+    _in_our_currency(payment)
     # Two holds, or one that is larger than was asked for, are no reason to take more than the order costs.
     most = min(payment.authorization_open, payment.amount_minor)
     amount = most if command.amount_minor is None else command.amount_minor
@@ -304,6 +303,8 @@ def _decide_attempt(
 
 def _record_object(payment: Payment, command: c.RecordObject) -> list[e.Event]:
     attempt = attempt_of(payment, command.number)
+    if attempt.provider != payment.provider:
+        return []  # made, too late, where the payment is not any more: nobody has its secret, so nobody pays it
     moved = attempt.kind not in TAKES_MONEY or attempt.state is AttemptState.APPROVED
     moved = moved or payment.captured > 0 or payment.authorization_open > 0
     known = payment.object_id == command.object_id
@@ -363,6 +364,7 @@ def _request_refund(payment: Payment, command: c.RequestRefund) -> list[e.Event]
     """A refund without an idempotency key is always a new refund; the reserved amount alone bounds it."""
     if payment.captured == 0:
         raise Refused(f"a payment that is {status_of(payment)} cannot be refunded", code="INVALID_STATE")
+    _in_our_currency(payment)
     left = refundable(payment)
     amount = left if command.amount_minor is None else command.amount_minor
     if not 0 < amount <= left:

@@ -71,6 +71,11 @@ def _commands(payment: Payment) -> Iterator[tuple[str, c.Command]]:
     yield "capture", c.StartCapture(_ID, "", _AT_MS, "service")
     yield "cancel", c.Cancel(_ID, "", _AT_MS, f"user:{_USER}")
     yield "authorization expired", c.ExpireAuthorization(_ID, "", _AT_MS, Source.WEBHOOK)
+    if payment.authorization_open > 0:
+        yield (
+            "captured at the provider",
+            c.RecordExternalCapture(_ID, "", _AT_MS, "mock", "cap", 1, payment.object_number, Source.WEBHOOK),
+        )
     for amount in (1, None):
         yield "refund", c.RequestRefund(_ID, "", _AT_MS, "service", amount_minor=amount)
     for attempt in payment.attempts:

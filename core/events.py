@@ -156,6 +156,19 @@ class AttemptUnknown:
 
 
 @dataclass(frozen=True, slots=True)
+class ExternalCapture:
+    """A hold that was captured beside us, in the provider's dashboard: an attempt that nobody here started."""
+
+    at_ms: int
+    number: int
+    provider: str
+    provider_id: str | None
+    amount_minor: int
+    object_number: int
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
 class AuthorizationExpired:
     at_ms: int
     source: Source
@@ -304,14 +317,14 @@ class ReviewCleared:
 _CLASSES = (
     PaymentCreated, OrderConfirmed, Reopened, CancelledBeforeCreation, AttemptStarted, ObjectCreated,
     ActionRequired, AttemptPending, AttemptApproved, AttemptDeclined, AttemptNotSent, AttemptUnknown,
-    AuthorizationExpired, CancelRequested, PaymentCancelled, RefundRequested, RefundPending, RefundCompleted,
-    RefundFailed, RefundNotSent, RefundUnknown, ExternalRefund, DisputeChanged, Contradicted, DecidedByHand,
-    ReviewFlagged, ReviewCleared,
+    ExternalCapture, AuthorizationExpired, CancelRequested, PaymentCancelled, RefundRequested, RefundPending,
+    RefundCompleted, RefundFailed, RefundNotSent, RefundUnknown, ExternalRefund, DisputeChanged, Contradicted,
+    DecidedByHand, ReviewFlagged, ReviewCleared,
 )  # fmt: skip
 
 AttemptEvent = (
     AttemptStarted | ObjectCreated | ActionRequired | AttemptPending | AttemptApproved | AttemptDeclined
-    | AttemptNotSent | AttemptUnknown
+    | AttemptNotSent | AttemptUnknown | ExternalCapture
 )  # fmt: skip
 RefundEvent = (
     RefundRequested | RefundPending | RefundCompleted | RefundFailed | RefundNotSent | RefundUnknown

@@ -12,23 +12,20 @@ from payment_service.core.payment import (
     Attempt,
     Dispute,
     Payment,
-    Refund,
     attempt_in_the_way,
     attempt_of,
     is_about_open_object,
     no_answer,
-    refund_of,
     status_of,
 )
+from payment_service.core.refund_facts import evolve_refunds, with_refund
 from payment_service.core.terms import (
     IN_THE_WAY,
-    REFUND_OPEN,
     TAKES_MONEY,
     AttemptState,
     CaptureMethod,
     DisputeState,
     Kind,
-    RefundStatus,
     Source,
     Status,
     Topic,
@@ -53,10 +50,6 @@ def _settle_displaced(payment: Payment, number: int, state: AttemptState, at_ms:
         for a in payment.attempts
     )
     return replace(payment, attempts=attempts)
-
-
-def _refund(payment: Payment, number: int, **changes: Any) -> tuple[Refund, ...]:
-    return tuple(replace(r, **changes) if r.number == number else r for r in payment.refunds)
 
 
 def _started(payment: Payment, event: e.AttemptStarted) -> Payment:
@@ -126,6 +119,16 @@ def _approved(payment: Payment, event: e.AttemptApproved) -> Payment:
             assert_never(attempt.kind)
 
 
+def _external_capture(payment: Payment, event: e.ExternalCapture) -> Payment:
+    """As if it had been asked for and answered in one moment."""
+    asked = Attempt(
+        event.number, Kind.CAPTURE, event.amount_minor, AttemptState.OPEN, event.provider, False,
+        event.at_ms, event.at_ms, object_number=event.object_number,
+    )  # fmt: skip
+    taken = e.AttemptApproved(event.at_ms, event.number, event.source, event.provider_id, event.amount_minor)
+    return _approved(replace(payment, attempts=(*payment.attempts, asked)), taken)
+
+
 def _declined(payment: Payment, event: e.AttemptDeclined | e.AttemptNotSent) -> Payment:
     """A no. What was never sent gives the displaced attempt back: the shopper can still act on it. A void that was
     refused leaves it unknown (it may have been paid meanwhile); a charge that was refused has confirmed its object.
@@ -155,56 +158,6 @@ def _let_go(payment: Payment, attempt: Attempt) -> Payment:
     if not attempt.adopted or attempt.object_number != payment.object_number:
         return payment
     return replace(payment, object_id=None, object_open=False)
-
-
-def _refund_completed(payment: Payment, event: e.RefundCompleted) -> Payment:
-    refund = refund_of(payment, event.number)
-    reserved = refund.amount_minor if refund.status in REFUND_OPEN else 0
-    refunds = _refund(
-        payment, event.number, status=RefundStatus.COMPLETED, amount_minor=event.amount_minor,
-        updated_at_ms=event.at_ms, provider_id=event.provider_id or refund.provider_id, counted=event.counted,
-    )  # fmt: skip
-    return replace(
-        payment,
-        refunds=refunds,
-        refund_pending=payment.refund_pending - reserved,
-        refunded=payment.refunded + (event.amount_minor if event.counted else 0),
-    )
-
-
-def _refund_ended(payment: Payment, event: e.RefundFailed | e.RefundNotSent) -> Payment:
-    refund = refund_of(payment, event.number)
-    reserved = refund.amount_minor if refund.status in REFUND_OPEN else 0
-    completed = refund.status is RefundStatus.COMPLETED
-    returned = refund.amount_minor if completed and refund.counted else 0
-    status = RefundStatus.FAILED if isinstance(event, e.RefundFailed) else RefundStatus.CANCELLED
-    refunds = _refund(
-        payment, event.number, status=status,
-        updated_at_ms=event.at_ms, code=event.code,
-        message=event.message if isinstance(event, e.RefundFailed) else None,
-        was_completed=refund.was_completed or completed,
-    )  # fmt: skip
-    return replace(
-        payment,
-        refunds=refunds,
-        refund_pending=payment.refund_pending - reserved,
-        refunded=payment.refunded - returned,
-    )
-
-
-def _external_refund(payment: Payment, event: e.ExternalRefund) -> Payment:
-    refund = Refund(
-        event.number, event.amount_minor, event.status, "provider", False, event.at_ms, event.at_ms,
-        None, {}, provider_id=event.provider_id,
-    )  # fmt: skip
-    pending = event.amount_minor if event.status in REFUND_OPEN else 0
-    done = event.amount_minor if event.status is RefundStatus.COMPLETED else 0
-    return replace(
-        payment,
-        refunds=(*payment.refunds, refund),
-        refund_pending=payment.refund_pending + pending,
-        refunded=payment.refunded + done,
-    )
 
 
 def _dispute(payment: Payment, event: e.DisputeChanged) -> Payment:
@@ -281,36 +234,8 @@ def _evolve_attempts(payment: Payment, event: e.AttemptEvent) -> Payment:
                 payment, event.number, state=AttemptState.UNKNOWN, updated_at_ms=event.at_ms, code=event.code
             )
             return replace(payment, attempts=attempts)
-        case _:
-            assert_never(event)
-
-
-def _evolve_refunds(payment: Payment, event: e.RefundEvent) -> Payment:
-    match event:
-        case e.RefundRequested():
-            refund = Refund(
-                event.number, event.amount_minor, RefundStatus.PENDING, event.by, event.scheduled,
-                event.at_ms, event.at_ms, event.reason, event.metadata, event.cause,
-            )  # fmt: skip
-            pending = payment.refund_pending + event.amount_minor
-            return replace(payment, refunds=(*payment.refunds, refund), refund_pending=pending)
-        case e.RefundPending():
-            refunds = _refund(
-                payment, event.number, status=RefundStatus.PROCESSING, updated_at_ms=event.at_ms,
-                provider_id=event.provider_id or refund_of(payment, event.number).provider_id,
-            )  # fmt: skip
-            return replace(payment, refunds=refunds)
-        case e.RefundUnknown():
-            refunds = _refund(
-                payment, event.number, status=RefundStatus.UNKNOWN, updated_at_ms=event.at_ms, code=event.code
-            )
-            return replace(payment, refunds=refunds)
-        case e.RefundCompleted():
-            return _refund_completed(payment, event)
-        case e.RefundFailed() | e.RefundNotSent():
-            return _refund_ended(payment, event)
-        case e.ExternalRefund():
-            return _external_refund(payment, event)
+        case e.ExternalCapture():
+            return _external_capture(payment, event)
         case _:
             assert_never(event)
 
@@ -352,7 +277,7 @@ def _contradicted(payment: Payment, event: e.Contradicted) -> Payment:
     subject, _, number = event.subject.partition(":")
     changed = replace(payment, review=_reviewed(payment, "CONTRADICTED"))
     if subject == "refund":
-        return replace(changed, refunds=_refund(payment, int(number), contradicted_by=event.said))
+        return replace(changed, refunds=with_refund(payment, int(number), contradicted_by=event.said))
     return replace(changed, attempts=_attempt(payment, int(number), contradicted_by=event.said))
 
 
@@ -360,7 +285,7 @@ def _evolve(payment: Payment, event: e.Event) -> Payment:
     if isinstance(event, e.AttemptEvent):
         return _evolve_attempts(payment, event)
     if isinstance(event, e.RefundEvent):
-        return _evolve_refunds(payment, event)
+        return evolve_refunds(payment, event)
     return _evolve_life(payment, event)
 
 

@@ -14,6 +14,7 @@ from payment_service.core.payment import (
     attempt_of,
     authorization_ended,
     is_unanswered,
+    moved_another_currency,
     refundable,
 )
 from payment_service.core.terms import TAKES_MONEY, AttemptState, Kind, RefundStatus, Source, Verdict
@@ -33,10 +34,13 @@ def may_void(payment: Payment) -> bool:
 
 def start_void(payment: Payment, at_ms: int, by: str, cause: str) -> e.AttemptStarted:
     """Cancel the provider object. Always scheduled: whoever asked need not wait, and it is retried until done."""
-    amount = payment.authorization_open or payment.amount_minor
-    # The object belongs to the provider that was asked last; a reopened payment may name another one by now.
-    provider = next((a.provider for a in reversed(payment.attempts) if a.kind in TAKES_MONEY), payment.provider)
+    amount, provider = payment.authorization_open or payment.amount_minor, provider_of_object(payment)
     return e.AttemptStarted(at_ms, by, len(payment.attempts) + 1, Kind.VOID, amount, provider, None, True, cause)
+
+
+def provider_of_object(payment: Payment) -> str:
+    """The one that was asked last; a reopened payment may name another one by now."""
+    return next((a.provider for a in reversed(payment.attempts) if a.kind in TAKES_MONEY), payment.provider)
 
 
 def flag_once(payment: Payment, at_ms: int, reason: str, by: str = "system") -> list[e.Event]:
@@ -104,6 +108,8 @@ def _give_back(payment: Payment, at_ms: int, answered: c.RecordAnswer | None) ->
     left = refundable(payment)
     if left == 0:
         return []
+    if moved_another_currency(payment):
+        return flag_once(payment, at_ms, CANCEL_REFUND_FAILED)
     failed = any(
         r.cause == "CANCEL" and r.status in (RefundStatus.FAILED, RefundStatus.CANCELLED) for r in payment.refunds
     )

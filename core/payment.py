@@ -27,6 +27,8 @@ ATTEMPTS_MAX = 50
 """Charges stop at this many attempts of one payment. More is card testing, and the row must stay small."""
 CLOSING_ATTEMPTS = 20
 """Captures and voids beyond ATTEMPTS_MAX: what the last charge left open must still be captured or released."""
+CURRENCY_DIFFERS = "CURRENCY_DIFFERS"
+"""A reason for a person to look; with what moved behind a colon, where it did: `CURRENCY_DIFFERS:10000 JPY`."""
 REFUNDS_MAX = 200
 """Refunds we make of one payment; facts from the provider are never refused."""
 
@@ -195,6 +197,11 @@ def last_decline(payment: Payment) -> Attempt | None:
 def refundable(payment: Payment) -> int:
     """Never below zero, whatever the provider did beside us."""
     return max(0, payment.captured - payment.refunded - payment.refund_pending - payment.disputed)
+
+
+def moved_another_currency(payment: Payment) -> bool:
+    """Our totals are not what moved: nothing more is moved by their numbers until a person has looked."""
+    return any(reason.startswith(f"{CURRENCY_DIFFERS}:") for reason in payment.review)
 
 
 def is_disputed(payment: Payment) -> bool:

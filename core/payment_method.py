@@ -37,7 +37,7 @@ class MethodStatus(StrEnum):
 @dataclass(frozen=True, slots=True)
 class MethodSecrets:
     given: str | None = field(default=None, repr=False)
-    """The token that it was made of, until the provider has answered."""
+    """The token that it was made of, until the provider has answered. None: the provider asks its shopper for one."""
     token: str | None = field(default=None, repr=False)
     """What is charged."""
     customer: str | None = field(default=None, repr=False)
@@ -45,6 +45,8 @@ class MethodSecrets:
     setup_id: str | None = field(default=None, repr=False)
     """The provider's object in which the shopper confirms it."""
     return_url: str | None = field(default=None, repr=False)
+    approve_url: str | None = field(default=None, repr=False)
+    """Where the shopper confirms it, for a provider that says so only once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,8 @@ class MethodStore(Protocol):
     """
 
     async def begin(self, method: Method, limit: int, lease_s: float) -> Method:
-        """`method`, now stored and due in `lease_s`; or the one that this user has of the same token already.
+        """`method`, now stored and due in `lease_s`; or the one that this user has of the same token already. Without
+        a token it is always a new one.
 
         Raises Refused when the user has `limit` of them."""
 

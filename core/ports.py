@@ -200,6 +200,8 @@ class ClaimedCall:
     """How long ago, at the claim, somebody may first have sent it."""
     due_in_s: float | None = None
     """Claimed before its time, because somebody asked: when its next look-up would have been."""
+    where: Any = None
+    """The contextvars.Context to work in: of the trace that left it to be done. None: the claimer's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,3 +363,9 @@ class Metrics(Protocol):
     def observe(self, name: str, value: float, **labels: str) -> None: ...
 
     def gauge(self, name: str, value: float, **labels: str) -> None: ...
+
+    def counting(self, name: str, **labels: str) -> Callable[[], None]:
+        """What counts one more under these labels: found once, for what every request does."""
+
+    def observing(self, name: str, **labels: str) -> Callable[[float], None]:
+        """The same for `observe`."""

@@ -47,7 +47,7 @@ def full_bucket(rule: RateRule, now_s: float) -> Bucket:
 
 def take(bucket: Bucket, rule: RateRule, now_s: float) -> tuple[Bucket, float]:
     """One token. 0.0: taken. Else the seconds until there is one; nothing was taken."""
-    filled = _refilled(bucket, rule, now_s)
+    filled = refilled(bucket, rule, now_s)
     if filled.tokens >= WHOLE_TOKEN:
         return Bucket(max(0.0, filled.tokens - 1), filled.per_s, filled.at_s, filled.slowed_at_s), 0.0
     return filled, (1 - filled.tokens) / filled.per_s
@@ -57,12 +57,12 @@ def slow_down(bucket: Bucket, rule: RateRule, now_s: float) -> Bucket:
     """The provider said "too many requests": half the rate and an empty bucket, once a burst of such answers."""
     if bucket.slowed_at_s is not None and now_s - bucket.slowed_at_s < SLOWDOWN_EVERY_S:
         return bucket
-    filled = _refilled(bucket, rule, now_s)
+    filled = refilled(bucket, rule, now_s)
     slower = max(filled.per_s * SLOWDOWN_FACTOR, rule.per_s * SLOWEST_SHARE)
     return Bucket(0.0, slower, filled.at_s, now_s)
 
 
-def _refilled(bucket: Bucket, rule: RateRule, now_s: float) -> Bucket:
+def refilled(bucket: Bucket, rule: RateRule, now_s: float) -> Bucket:
     elapsed_s = now_s - bucket.at_s
     if elapsed_s <= 0:
         return bucket

@@ -48,6 +48,8 @@ def topic_of(before: Payment | None, event: e.Event, after: Payment) -> Topic | 
 def _topic_of_attempt(before: Payment, event: e.Event, after: Payment) -> Topic | None:
     status = status_of(after)
     match event:
+        case e.ExternalCapture():
+            return Topic.PROCESSED if before.captured == 0 else _correction(before, status)
         case e.AttemptApproved():
             if before.captured == 0 < after.captured:
                 return Topic.PROCESSED

@@ -15,7 +15,15 @@ from dataclasses import dataclass, replace
 from payment_service.core import commands as c
 from payment_service.core import events as e
 from payment_service.core.facts import apply
-from payment_service.core.payment import Attempt, Payment, attempt_in_the_way, authorization_ended, refund_of, status_of
+from payment_service.core.payment import (
+    CURRENCY_DIFFERS,
+    Attempt,
+    Payment,
+    attempt_in_the_way,
+    authorization_ended,
+    refund_of,
+    status_of,
+)
 from payment_service.core.ports import Answer
 from payment_service.core.terms import (
     REFUND_OPEN,
@@ -44,6 +52,7 @@ IN_FLIGHT_MS = 60_000
 """An attempt younger than this may be under way right now: a no that could be an earlier attempt's is not given to
 it. Longer than a lease; after it the reconciler and this say the same."""
 OBJECT_CANCELLED = "OBJECT_CANCELLED"
+AMOUNT_DIFFERS = "AMOUNT_DIFFERS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +149,10 @@ def _attempt(payment: Payment, object_number: int, notice: Notice, news: Attempt
         return _void(payment, on_object, news, reading)
     kind = _kind_here(on_object, news.kind)
     mine = [attempt for attempt in on_object if attempt.kind is kind]
+    if verdict is Verdict.APPROVED and _is_by_others(mine, kind, notice, news.answer):
+        return _moved_outside(payment, object_number, kind, notice, news.answer, reading)
     if not mine:
-        if verdict is not Verdict.APPROVED:
-            return NOTHING
-        # Taken or held by somebody else's hand: nothing of ours waits for it.
-        return _odd(reading, "MOVED_OUTSIDE")
+        return NOTHING
     attempt = _which(mine, news)
     named = attempt.number == news.number or len(mine) == 1
     if verdict is Verdict.PENDING:
@@ -160,7 +168,51 @@ def _attempt(payment: Payment, object_number: int, notice: Notice, news: Attempt
             return Step(wait="IN_FLIGHT")
     if not reading.asked and _contradicts(payment, attempt, news.answer):
         return Step(ask="CONTRADICTS")
-    return _answered(payment, attempt, news.answer, reading)
+    return _answered(payment, attempt, _in_doubt(attempt, news.answer), reading)
+
+
+def _is_by_others(mine: list[Attempt], kind: Kind, notice: Notice, answer: Answer) -> bool:
+    """Nothing of ours waits for it, or has it: taken or held by somebody else's hand. A hold can be captured part by
+    part there, each part with an id of its own."""
+    if not mine:
+        return True
+    ids = {attempt.provider_id for attempt in mine if attempt.state is AttemptState.APPROVED}
+    known = ids - {None, notice.object_id}  # an object's own id stands for an id that was not told
+    waits = any(attempt.state in UNSETTLED for attempt in mine)
+    return kind is Kind.CAPTURE and not waits and bool(known) and answer.provider_id not in known | {None}
+
+
+def _moved_outside(
+    payment: Payment, object_number: int, kind: Kind, notice: Notice, answer: Answer, reading: Reading
+) -> Step:
+    """A hold that was captured in the provider's dashboard is captured here too. Whatever else moved by itself is for a
+    person, but for the hold that came before such a capture."""
+    taken = [it for it in notice.news if isinstance(it, AttemptNews) and it.kind in (Kind.CHARGE, Kind.CAPTURE)]
+    if kind is Kind.AUTHORIZE and any(it.answer.verdict is Verdict.APPROVED for it in taken):
+        return NOTHING
+    if not reading.asked:
+        return Step(ask="MOVED_OUTSIDE")
+    if kind is not Kind.CAPTURE:
+        return Step(fail="MOVED_OUTSIDE")
+    if answer.amount_minor is None:
+        return Step(fail="CAPTURE_WITHOUT_AMOUNT")
+    if answer.currency not in (None, payment.currency):
+        return Step(fail=CURRENCY_DIFFERS)
+    return Step(
+        c.RecordExternalCapture(
+            payment.payment_id, reading.command_id, reading.at_ms, notice.provider, answer.provider_id,
+            answer.amount_minor, object_number, Source.WEBHOOK,
+        )
+    )  # fmt: skip
+
+
+def _in_doubt(attempt: Attempt, answer: Answer) -> Answer:
+    """The provider says yes again, to another amount than it said before: nothing is counted twice, a person looks."""
+    counted = attempt.state is AttemptState.APPROVED and attempt.kind in (Kind.CHARGE, Kind.CAPTURE)
+    differs = attempt.moved_minor and answer.amount_minor not in (None, attempt.moved_minor)
+    if not (counted and differs and answer.verdict is Verdict.APPROVED):
+        return answer
+    return replace(answer, review=tuple(dict.fromkeys((*answer.review, AMOUNT_DIFFERS))))
 
 
 def _kind_here(attempts: list[Attempt], kind: Kind) -> Kind:
@@ -262,7 +314,7 @@ def _refund(payment: Payment, news: RefundNews, reading: Reading) -> Step:
     if answer.provider_id is None or answer.amount_minor is None:
         return Step(fail="REFUND_WITHOUT_AMOUNT")
     if answer.currency not in (None, payment.currency):
-        return Step(fail="CURRENCY_DIFFERS")
+        return Step(fail=CURRENCY_DIFFERS)
     maybe_ours = any(
         r.status in REFUND_OPEN and r.provider_id is None and r.amount_minor == answer.amount_minor
         for r in payment.refunds
@@ -293,7 +345,7 @@ def _dispute(payment: Payment, news: DisputeNews, reading: Reading) -> Step:
         return Step(ask="CONTRADICTS")
     same_currency = news.currency == payment.currency
     if not same_currency and not reading.asked:
-        return Step(ask="CURRENCY_DIFFERS")
+        return Step(ask=CURRENCY_DIFFERS)
     amount = news.amount_minor if same_currency else 0  # the number would mean nothing here; the flag says so
     disputed = c.RecordDispute(
         payment.payment_id, reading.command_id, reading.at_ms, news.dispute_id, news.state, amount, news.reason,
@@ -305,7 +357,7 @@ def _dispute(payment: Payment, news: DisputeNews, reading: Reading) -> Step:
 def flags_of(payment: Payment, notice: Notice, news: News) -> list[str]:
     """What a person should look at beside what was applied."""
     if isinstance(news, DisputeNews) and news.currency != payment.currency:
-        return ["CURRENCY_DIFFERS"]
+        return [CURRENCY_DIFFERS]
     return []
 
 

@@ -91,6 +91,10 @@ class Notice:
 class WebhookReader(Protocol):
     """A provider's side of its webhooks. One for each configured provider that has a webhook secret or id."""
 
+    @property
+    def asks_to_verify(self) -> bool:
+        """The provider is asked about every event, before it is believed: whoever sends us anything makes us ask."""
+
     async def verify(self, headers: Mapping[str, str], body: bytes, now_ms: int) -> Notice:
         """Of the raw body, before anything else reads it. Header names in small letters.
 
@@ -104,7 +108,7 @@ class WebhookReader(Protocol):
     async def refetch(self, notice: Notice) -> Notice:
         """The same notice with the object's present state, and with `payment_id` where the event had none.
 
-        Raises: Unavailable when the provider cannot be asked now.
+        Raises: Unavailable when the provider cannot be asked now; RATE_LIMITED: when it was asked too often.
         """
 
 

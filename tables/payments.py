@@ -12,7 +12,7 @@ for each.
 
 import asyncio
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import orjson
@@ -22,6 +22,7 @@ from payment_service.codecs.times import from_rfc3339
 from payment_service.core.errors import Malformed
 from payment_service.core.ports import Cipher
 from payment_service.core.terms import Status
+from payment_service.tables.writes import LoneWrite, Writes
 
 NAME = "payments"
 TOPICS = (
@@ -46,12 +47,15 @@ SCAN_SLICE = 256
 """Rows of a store on disk indexed in one turn of the event loop."""
 
 Row = dict[str, Any]
+Event = tuple[Any, str, Row]
+"""Whatever its caller knows it by, its payment's id, the event."""
 
 
 class RowWrites(Protocol):
-    """What DurableTable.write gives: done when the changelog has it."""
+    """What DurableTable gives."""
 
-    def write(self, partition: int, key: bytes, value: bytes | None) -> "asyncio.Future[None]": ...
+    def write(self, partition: int, key: bytes, value: bytes | None, writes: Writes) -> None:
+        """`writes` is told when the changelog has it. Raises Malformed."""
 
 
 def row_of(event: Row) -> Row:
@@ -103,35 +107,113 @@ class PaymentsTable:
         whose row has gone, or is there twice after a failed write."""
         self._leaving: set[bytes] = set()
         """Rows whose deletion is on its way."""
-        self._nothing: asyncio.Future[None] | None = None
+        self._read_from_ms: dict[int, int] = {}
+        """Partition -> time of the first record that was read back."""
+        self.on_recovered: Callable[[set[int]], None] = lambda partitions: None
+        """Told which partitions were read back, before anything more of them is handled."""
+        self._pending: dict[bytes, tuple[int, Writes]] = {}
+        """Rows whose write is on its way: its sequence, and what is told of it."""
 
     # -- in
 
-    def put(self, partition: int, payment_id: str, event: Row) -> "asyncio.Future[None]":
-        """Take the snapshot out of a published event of this partition. Done when it is durable.
+    async def take(self, partition: int, events: Sequence[Event]) -> list[tuple[Any, Malformed]]:
+        """Bring the rows of published events of this partition up to date. Done when they are durable; of several
+        events of a payment the last one is. Returns those whose row no message can hold.
 
-        Raises (through the result): Unavailable, Malformed; the same again is always right.
+        Raises: Unavailable; the same again is always right. Limits: holds the event loop 10 us for each event.
         """
-        key = payment_id.encode()
-        now = self._now_ms()
-        held = self._read(key)
-        row = row_of(event)
-        # An event without a row that is too old may be of a row that has left: it would bring the past back.
-        if now < self._leaves_ms(row, now) if held is None else row["sequence"] > held["sequence"]:
-            value = self._cipher.seal(orjson.dumps(row), place_of(payment_id))
-            done = self._writes.write(partition, key, value)
-            if held is None or key in self._leaving:
-                self._watch(partition, now + self._ttl_ms, key)
-        else:
-            done = self._done()
-        self._expire(partition, now)
-        return done
+        refused: list[tuple[Any, Malformed]] = []
+        while events:
+            events = await self._take(partition, events, refused)
+        return refused
 
-    def _done(self) -> "asyncio.Future[None]":
-        if self._nothing is None:
-            self._nothing = asyncio.get_running_loop().create_future()
-            self._nothing.set_result(None)
-        return self._nothing
+    async def _take(
+        self, partition: int, events: Sequence[Event], refused: list[tuple[Any, Malformed]]
+    ) -> Sequence[Event]:
+        """Returns what must be looked at again: an event that is not newer than one whose write was on its way has
+        waited for that one, and counts only if it failed."""
+        now = self._now_ms()
+        newest: dict[bytes, Event] = {}
+        for it in events:
+            key = it[1].encode()
+            known = newest.get(key)
+            if known is None or it[2]["sequence"] > known[2]["sequence"]:
+                newest[key] = it
+        writes = Writes()
+        again, before = [], []
+        written = []
+        for key, it in newest.items():
+            earlier = self._on_the_way(key)
+            if earlier is not None and it[2]["sequence"] <= earlier[0]:
+                again.append(it)
+                before.append(earlier[1].done)
+                continue
+            try:
+                if self._put(partition, key, it, now, writes, new=earlier is None):
+                    written.append(key)
+            except Malformed as error:
+                refused.append((it[0], error))
+        self._expire(partition, now, LOOKS_MAX * len(events))
+        try:
+            if writes:
+                await writes.done
+        finally:
+            for key in written:
+                self._forget_pending(key, writes)
+        refused.extend((newest[key][0], error) for key, error in writes.refused)
+        if before:
+            await asyncio.wait(before)
+        return again
+
+    def _forget_pending(self, key: bytes, writes: Writes) -> None:
+        pending = self._pending.get(key)
+        if pending is not None and pending[1] is writes:  # else a newer one is on its way
+            del self._pending[key]
+
+    def _on_the_way(self, key: bytes) -> tuple[int, Writes] | None:
+        pending = self._pending.get(key)
+        return None if pending is None or pending[1].done.done() else pending
+
+    def _put(self, partition: int, key: bytes, event: Event, now: int, writes: Writes, *, new: bool) -> bool:
+        """Whether there is something to write. `new`: none of its writes is on its way."""
+        held = self._read(key)
+        row = row_of(event[2])
+        # An event without a row that is too old may be of a row that has left: it would bring the past back.
+        if not (now < self._leaves_ms(row, now) if held is None else row["sequence"] > held["sequence"]):
+            return False
+        self._writes.write(partition, key, self._cipher.seal(orjson.dumps(row), place_of(event[1])), writes)
+        self._pending[key] = row["sequence"], writes
+        if (held is None and new) or key in self._leaving:
+            self._watch(partition, now + self._ttl_ms, key)
+        return True
+
+    def fill(self, partition: int, events: Sequence[tuple[str, Row]]) -> "list[asyncio.Future[None]]":
+        """Rows that the changelog may have forgotten; of (payment id, its last published event). One that the table
+        has or is about to have is left as it is: nothing here may replace what is newer. As put, for each written.
+        """
+        now, written = self._now_ms(), []
+        for payment_id, event in events:
+            key, row = payment_id.encode(), row_of(event)
+            held = self._read(key)
+            known = held is not None and held["sequence"] >= row["sequence"]
+            crowded = len(self._due.get(partition, ())) >= self._rows_max
+            if self._on_the_way(key) is not None or known or crowded or now >= self._leaves_ms(row, now):
+                continue
+            value = self._cipher.seal(orjson.dumps(row), place_of(payment_id))
+            written.append(self._write_alone(partition, key, value, row["sequence"]))
+            self._watch(partition, now + self._ttl_ms, key)
+        return written
+
+    def _write_alone(self, partition: int, key: bytes, value: bytes, sequence: int) -> "asyncio.Future[None]":
+        write = LoneWrite()
+        try:
+            self._writes.write(partition, key, value, write)
+        except Malformed as error:
+            write.done.set_exception(error)
+        else:
+            self._pending[key] = sequence, write
+            write.done.add_done_callback(lambda _: self._forget_pending(key, write))
+        return write.done
 
     # -- out
 
@@ -154,14 +236,22 @@ class PaymentsTable:
             return None
         return row
 
+    @property
+    def changelog(self) -> str:
+        """The full name of its topic."""
+        return str(self._table.changelog_topic_name)
+
+    def read_back_from_ms(self, partition: int, default_ms: int) -> int:
+        """The time of the first record of its changelog that was read back, if any was."""
+        return self._read_from_ms.get(partition, default_ms)
+
     # -- bounded
 
     def _watch(self, partition: int, due_ms: int, key: bytes) -> None:
         heapq.heappush(self._due.setdefault(partition, []), (due_ms, key))
 
-    def _expire(self, partition: int, now: int) -> None:
+    def _expire(self, partition: int, now: int, looks: int) -> None:
         heap = self._due.get(partition)
-        looks = LOOKS_MAX
         while heap and looks and (heap[0][0] <= now or len(heap) > self._rows_max):
             looks -= 1
             crowded = len(heap) > self._rows_max
@@ -192,12 +282,15 @@ class PaymentsTable:
                 self._watch(partition, self._now_ms() + self._ttl_ms // LOOKS_MAX, key)
 
         self._leaving.add(key)
-        self._writes.write(partition, key, None).add_done_callback(look)
+        write = LoneWrite()
+        self._writes.write(partition, key, None, write)
+        write.done.add_done_callback(look)
 
     # -- read back after a start or a rebalance
 
     def _keeps(self, partition: int, key: bytes, value: bytes | None, at_ms: int) -> bool:
         """A worker that lost this partition may still have written an older row behind a newer one."""
+        self._read_from_ms.setdefault(partition, at_ms)
         if value is None:
             return True
         row = self._opened(key, value)
@@ -223,6 +316,8 @@ class PaymentsTable:
                 heap = await self._index_disk(partition)
             heapq.heapify(heap)
             self._due[partition] = heap
+        self._read_from_ms = {it: at for it, at in self._read_from_ms.items() if it in actives}
+        self.on_recovered(actives)
 
     async def _index_disk(self, partition: int) -> list[tuple[int, bytes]]:
         store, now = self._table.data, self._now_ms()

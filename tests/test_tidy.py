@@ -44,6 +44,9 @@ CORE_STDLIB = {
 }
 """core decides and touches nothing: no clock, chance, system, loop or log is in this list."""
 
+USE_CASES_STDLIB = {"asyncio", "contextvars"}
+"""What waits for others keeps apart in whose name it does."""
+
 ONLY_IN_ADAPTERS = {"aiopg", "psycopg2", "stripe", "redis", "oci"}
 NAMES_WITHOUT_MEANING = {"util", "utils", "helper", "helpers", "manager", "base", "common", "misc"}
 NOT_OURS = {"build", "dist", "node_modules", "htmlcov", "__pycache__"}
@@ -107,7 +110,7 @@ def import_faults(path: Path) -> Iterator[str]:
                 yield f"{place}: {room} may not import it"
             elif room == "core" and not in_use_cases and rest.startswith("core.use_cases"):
                 yield f"{place}: core decides; use cases call it, never the other way"
-        elif room == "core" and top not in CORE_STDLIB and not (in_use_cases and top == "asyncio"):
+        elif room == "core" and top not in CORE_STDLIB and not (in_use_cases and top in USE_CASES_STDLIB):
             yield f"{place}: core is pure"
         elif top in ONLY_IN_ADAPTERS and room not in ("adapters", *ROOT_FILES):
             yield f"{place}: only an adapter talks to it"

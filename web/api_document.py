@@ -6,7 +6,6 @@ another when a route is missing here.
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -16,21 +15,17 @@ from pydantic.json_schema import models_json_schema
 
 from payment_service.core.money import AMOUNT_MINOR_MAX, AMOUNT_TEXT_MAX
 from payment_service.web import shapes
-from payment_service.web.api_words import DESCRIPTION, ERRORS, TAGS
-from payment_service.web.bodies import (
-    CancelBody,
-    CaptureBody,
-    CreateBody,
-    ListQuery,
-    ProcessBody,
-    RefundBody,
-    RefundOfBody,
-)
-from payment_service.web.method_bodies import MethodBody
+from payment_service.web.api_calls import CALLS, Call, Who
+from payment_service.web.api_examples import ANSWERED, FAILED, SENT
+from payment_service.web.api_words import DESCRIPTION, ERRORS, HEADERS, TAGS
 
 VERSION = "1.0.0"
 OPENAPI = "3.1.0"
 REF = "#/components/schemas/{model}"
+NOT_SUCCESSES_KEPT = (402, 404, 409, 422)
+"""Failures that are the same again under an Idempotency-Key."""
+HEADER_REF = "#/components/headers/{name}"
+JSON = "application/json"
 Mode = Any
 """pydantic's word for "of an input" or "of an output"."""
 
@@ -41,6 +36,11 @@ AMOUNT_IN: Mapping[str, Any] = {
         {"type": "string", "maxLength": AMOUNT_TEXT_MAX, "pattern": r"^[0-9]+(\.[0-9]+)?$"},
     ],
     "examples": [99.99, "99.99"],
+}
+AMOUNT_OR_ALL: Mapping[str, Any] = {
+    **AMOUNT_IN,
+    "description": f"{AMOUNT_IN['description']} Left out: all of it.",
+    "anyOf": [*AMOUNT_IN["anyOf"], {"type": "null"}],
 }
 MOMENT_IN: Mapping[str, Any] = {
     "type": "string",
@@ -61,81 +61,12 @@ IDEMPOTENCY_KEY: Mapping[str, Any] = {
         "pattern": r'^("([\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])+"|[\x21\x23-\x7e][\x21-\x7e]*)$',
     },
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One operation. `answers`: the shape of `data` by status; `errors`: the words it may fail with, beside those of
-    every call."""
-
-    method: str
-    path: str
-    summary: str
-    tag: str
-    answers: Mapping[int, type[BaseModel] | list[type[BaseModel]]]
-    body: type[BaseModel] | None = None
-    query: type[BaseModel] | None = None
-    flags: tuple[str, ...] = ()
-    """Names of true/false query parameters."""
-    errors: Sequence[str] = ()
-    open_to_all: bool = False
-
-
-_READ = ("PAYMENT_NOT_FOUND",)
-_CHANGE = ("PAYMENT_NOT_FOUND", "INVALID_STATE", "VALIDATION_ERROR", "MALFORMED_JSON", "PAYLOAD_TOO_LARGE")
-_KEYED = ("IDEMPOTENCY_IN_PROGRESS", "IDEMPOTENCY_MISMATCH")
-_PROVIDER = ("PROVIDER_NOT_CONFIGURED", "PROVIDER_UNAVAILABLE")
-_WEBHOOK = (
-    "INVALID_SIGNATURE", "IP_NOT_ALLOWED", "RATE_LIMITED", "PAYLOAD_TOO_LARGE", "NOT_FOUND", "SERVICE_UNAVAILABLE",
-    "MALFORMED_JSON",
-)  # fmt: skip
-
-CALLS: tuple[Call, ...] = (
-    Call(
-        "post", "/api/v1/payments", "Create the payment of an order", "Payments",
-        {201: shapes.Payment, 200: shapes.Payment, 202: shapes.Payment}, CreateBody,
-        errors=("PAYMENT_EXISTS", *_CHANGE[1:], *_KEYED, "AMOUNT_MISMATCH", "PROVIDER_NOT_CONFIGURED", "NOT_FOUND",
-                "PAYMENT_NOT_FOUND"),
-    ),
-    Call("get", "/api/v1/payments", "List payments", "Payments", {200: shapes.PaymentPage}, query=ListQuery,
-         errors=("VALIDATION_ERROR",)),
-    Call("get", "/api/v1/payments/{payment_id}", "Read a payment", "Payments", {200: shapes.PaymentWithHistory},
-         flags=("sync",), errors=(*_READ, "VALIDATION_ERROR")),
-    Call("get", "/api/v1/payments/{payment_id}/timeline", "What happened, in order", "Payments",
-         {200: [shapes.TimelineRow]}, errors=_READ),
-    Call(
-        "post", "/api/v1/payments/{payment_id}/process", "Charge, or authorize", "Payments",
-        {200: shapes.Payment, 202: shapes.Payment}, ProcessBody,
-        errors=(*_CHANGE, *_KEYED, *_PROVIDER, "CARD_DECLINED", "ORDER_UNCONFIRMED", "NOT_FOUND"),
-    ),
-    Call("post", "/api/v1/payments/{payment_id}/capture", "Capture what was authorized", "Payments",
-         {200: shapes.Payment, 202: shapes.Payment}, CaptureBody,
-         errors=(*_CHANGE, *_KEYED, *_PROVIDER, "CARD_DECLINED")),
-    Call("post", "/api/v1/payments/{payment_id}/cancel", "Cancel before money was taken", "Payments",
-         {200: shapes.Payment}, CancelBody, errors=(*_CHANGE, *_KEYED)),
-    Call("post", "/api/v1/payments/{payment_id}/refund", "Give money back", "Refunds",
-         {200: shapes.RefundAndPayment}, RefundBody, errors=(*_CHANGE, *_KEYED, *_PROVIDER, "REFUND_EXCEEDS")),
-    Call("post", "/api/v1/refunds", "Give money back, by payment id in the body", "Refunds", {200: shapes.Refund},
-         RefundOfBody, errors=(*_CHANGE, *_KEYED, *_PROVIDER, "REFUND_EXCEEDS")),
-    Call("get", "/api/v1/orders/{order_id}/payment", "Read the payment of an order", "Payments",
-         {200: shapes.PaymentWithHistory}, errors=_READ),
-    Call("post", "/api/v1/payment-methods", "Save a way to pay", "Payment methods",
-         {201: shapes.Method, 200: shapes.Method, 202: shapes.Method}, MethodBody,
-         errors=(*_CHANGE[1:], *_KEYED, *_PROVIDER, "CARD_DECLINED")),
-    Call("get", "/api/v1/payment-methods", "List the user's saved ways to pay", "Payment methods",
-         {200: [shapes.Method]}),
-    Call("delete", "/api/v1/payment-methods/{method_id}", "Remove one", "Payment methods",
-         {200: shapes.RemovedMethod}, errors=("NOT_FOUND", "INVALID_STATE")),
-    Call("put", "/api/v1/payment-methods/{method_id}/default", "Make it the user's default", "Payment methods",
-         {200: shapes.Method}, errors=("NOT_FOUND", "INVALID_STATE")),
-    Call("post", "/api/v1/webhooks", "A provider's event, told by its headers", "Webhooks", {200: shapes.Received},
-         shapes.ProviderEvent, errors=_WEBHOOK, open_to_all=True),
-    Call("post", "/api/v1/webhooks/{provider}", "A provider's event", "Webhooks", {200: shapes.Received},
-         shapes.ProviderEvent, errors=_WEBHOOK, open_to_all=True),
-    Call("get", "/health", "The process is up", "Operation", {200: shapes.Health}, open_to_all=True),
-    Call("get", "/ready", "Whether REST can take payments", "Operation", {200: shapes.Readiness}, open_to_all=True,
-         errors=("SERVICE_UNAVAILABLE",)),
-)  # fmt: skip
+SECURITY: Mapping[str, Any] = {
+    "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "A user's."},
+    "internal": {"type": "apiKey", "in": "header", "name": "X-Internal-Token", "description": "Another service's."},
+    "internalKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same by another name."},
+    "metrics": {"type": "http", "scheme": "bearer", "description": "METRICS_TOKEN, where it is set."},
+}
 
 
 def document(calls: Sequence[Call] = CALLS) -> dict[str, Any]:
@@ -150,7 +81,8 @@ def document(calls: Sequence[Call] = CALLS) -> dict[str, Any]:
     queries = {call.query.__name__: schemas.pop(call.query.__name__) for call in calls if call.query is not None}
     for schema in schemas.values():
         if "amount" in schema.get("properties", {}) and schema["properties"]["amount"].get("type") is None:
-            schema["properties"]["amount"] = dict(AMOUNT_IN)
+            needed = "amount" in schema.get("required", ())
+            schema["properties"]["amount"] = dict(AMOUNT_IN if needed else AMOUNT_OR_ALL)
     paths: dict[str, dict[str, Any]] = {}
     for call in calls:
         paths.setdefault(call.path, {})[call.method] = _operation(call, queries)
@@ -162,10 +94,11 @@ def document(calls: Sequence[Call] = CALLS) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": dict(sorted(schemas.items())),
-            "securitySchemes": {
-                "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
-                "internal": {"type": "apiKey", "in": "header", "name": "X-Internal-Token"},
+            "headers": {
+                name: {"description": text, "schema": {"type": "string"}, "example": example}
+                for name, (text, example) in HEADERS.items()
             },
+            "securitySchemes": SECURITY,
         },
     }
 
@@ -175,9 +108,13 @@ def _answer_models(call: Call) -> list[type[BaseModel]]:
 
 
 def _operation(call: Call, queries: Mapping[str, Any]) -> dict[str, Any]:
-    operation: dict[str, Any] = {"summary": call.summary, "operationId": _operation_id(call), "tags": [call.tag]}
-    if not call.open_to_all:
-        operation["security"] = [{"token": []}, {"internal": []}]
+    operation: dict[str, Any] = {"summary": call.summary}
+    if call.about:
+        operation["description"] = call.about
+    operation |= {"operationId": _operation_id(call), "tags": [call.tag]}
+    if call.who is not Who.ANYBODY:
+        open_too: list[Any] = [{}] if call.who is Who.SCRAPER else []
+        operation["security"] = [*open_too, *({scheme: []} for scheme in call.who.value)]
     parameters = [
         {"name": part[1:-1], "in": "path", "required": True, "schema": {"type": "string", "maxLength": 128}}
         for part in call.path.split("/")
@@ -185,15 +122,20 @@ def _operation(call: Call, queries: Mapping[str, Any]) -> dict[str, Any]:
     ]
     if call.query is not None:
         parameters += _query_parameters(queries[call.query.__name__])
-    parameters += [{"name": flag, "in": "query", "schema": {"type": "boolean"}} for flag in call.flags]
-    if call.method == "post" and not call.open_to_all:
+    parameters += [
+        {"name": flag, "in": "query", "description": text, "schema": {"type": "boolean"}}
+        for flag, text in (call.flags or {}).items()
+    ]
+    if call.is_keyed:
         parameters.append(dict(IDEMPOTENCY_KEY))
     if parameters:
         operation["parameters"] = parameters
     if call.body is not None:
-        schema = {"$ref": REF.format(model=call.body.__name__)}
+        content: dict[str, Any] = {"schema": {"$ref": REF.format(model=call.body.__name__)}}
+        if call.name in SENT:
+            content["examples"] = {name: {"value": body} for name, body in SENT[call.name].items()}
         required = any(field.is_required() for field in call.body.model_fields.values())
-        operation["requestBody"] = {"required": required, "content": {"application/json": {"schema": schema}}}
+        operation["requestBody"] = {"required": required, "content": {JSON: content}}
     operation["responses"] = _responses(call)
     return operation
 
@@ -232,23 +174,41 @@ def _responses(call: Call) -> dict[str, Any]:
             "required": ["success", "data"],
             "additionalProperties": False,
         }
-        responses[str(status)] = {
-            "description": HTTPStatus(status).phrase, "content": {"application/json": {"schema": envelope}},
-        }  # fmt: skip
+        content: dict[str, Any] = {"schema": envelope}
+        examples = ANSWERED.get((call.name, status))
+        if examples is not None:
+            content["examples"] = {
+                name: {"value": {"success": True, "data": value}} for name, value in examples.items()
+            }
+        responses[str(status)] = _response(call, status, HTTPStatus(status).phrase, JSON, content)
+    if not call.answers:
+        responses["200"] = _response(call, 200, HTTPStatus.OK.phrase, "text/plain", {"schema": {"type": "string"}})
     words = {*call.errors, "INTERNAL_ERROR", "METHOD_NOT_ALLOWED"}
-    if not call.open_to_all:
+    if call.is_counted:
         words |= {"UNAUTHORIZED", "FORBIDDEN", "RATE_LIMITED", "SERVICE_UNAVAILABLE"}
     by_status: dict[int, list[str]] = {}
     for word in sorted(words):
         by_status.setdefault(ERRORS[word][0], []).append(word)
-    by_status.pop(202, None)
     for status, of_status in sorted(by_status.items()):
         text = "\n".join(f"- `{word}`: {ERRORS[word][1]}" for word in of_status)
-        responses[str(status)] = {
-            "description": text,
-            "content": {"application/json": {"schema": {"$ref": REF.format(model="Error")}}},
-        }
+        content = {"schema": {"$ref": REF.format(model="Error")}}
+        example = FAILED.get(status)
+        if example is not None and example["code"] in of_status:
+            content["example"] = example
+        responses[str(status)] = _response(call, status, text, JSON, content)
     return responses
+
+
+def _response(call: Call, status: int, text: str, kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    names = ["X-Request-ID"]
+    if call.is_counted and status != HTTPStatus.UNAUTHORIZED:
+        names += ["RateLimit", "RateLimit-Policy"]
+    if status in (HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        names.append("Retry-After")
+    if call.is_keyed and (status < HTTPStatus.MULTIPLE_CHOICES or status in NOT_SUCCESSES_KEPT):
+        names.append("Idempotent-Replayed")
+    headers = {name: {"$ref": HEADER_REF.format(name=name)} for name in names}
+    return {"description": text, "headers": headers, "content": {kind: content}}
 
 
 class _Readable(yaml.SafeDumper):
@@ -266,7 +226,7 @@ _Readable.add_representer(str, _text)
 
 
 def as_yaml() -> str:
-    """What openapi.yaml holds and GET /api-docs/openapi.yaml answers."""
+    """What openapi.yaml holds. Takes seconds."""
     head = "# Made by `make api-docs` from the models in web/; do not edit.\n"
     made: str = yaml.dump(_plain(document()), Dumper=_Readable, sort_keys=False, allow_unicode=True, width=120)
     return head + made

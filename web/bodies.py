@@ -66,6 +66,8 @@ def _web_address(text: str) -> str:
 
 NO_CONTROLS: dict[str, Any] = {"pattern": r"^[^\x00-\x1f\x7f-\x9f]*$"}
 """What JSON schema can say of `_printable`; which further characters Unicode calls unprintable, it cannot."""
+METHOD = "A saved method (`pmt_…`), or a token of the provider, used once."
+METADATA = f"Yours: at most {METADATA_KEYS_MAX} keys and {METADATA_BYTES_MAX} bytes of JSON."
 WEB_ADDRESS: dict[str, Any] = {"format": "uri", "pattern": "^https?://[^/?#]"}
 
 OrderId = Annotated[
@@ -100,12 +102,14 @@ class Body(BaseModel):
 class CreateBody(Body):
     order_id: OrderId = Field(alias="orderId")
     amount: Any
-    currency: CurrencyCode | None = None
-    provider: ProviderName | None = None
-    payment_method_id: MethodId | None = Field(None, alias="paymentMethodId")
+    currency: CurrencyCode | None = Field(None, description="`USD` if it is not given.")
+    provider: ProviderName | None = Field(None, description="`STRIPE`, `PAYPAL` or `MOCK`; else this installation's.")
+    payment_method_id: MethodId | None = Field(None, alias="paymentMethodId", description=METHOD)
     description: str | None = Field(None, max_length=DESCRIPTION_LENGTH_MAX)
-    capture_method: Literal["automatic", "manual"] | None = Field(None, alias="captureMethod")
-    metadata: Metadata | None = None
+    capture_method: Literal["automatic", "manual"] | None = Field(
+        None, alias="captureMethod", description="`manual` only holds the money, until it is captured."
+    )
+    metadata: Metadata | None = Field(None, description=METADATA)
 
     def captured_by(self) -> CaptureMethod:
         return CaptureMethod(self.capture_method or CaptureMethod.AUTOMATIC)
@@ -116,9 +120,13 @@ class ProcessBody(Body):
 
     model_config = ConfigDict(extra="ignore")
 
-    payment_intent_id: MethodId | None = Field(None, alias="paymentIntentId")
-    payment_method_id: MethodId | None = Field(None, alias="paymentMethodId")
-    return_url: Address | None = Field(None, alias="returnUrl")
+    payment_intent_id: MethodId | None = Field(
+        None, alias="paymentIntentId", description="The provider's object that the front end has confirmed."
+    )
+    payment_method_id: MethodId | None = Field(None, alias="paymentMethodId", description=METHOD)
+    return_url: Address | None = Field(
+        None, alias="returnUrl", description="Where the shopper's browser comes back to from 3-D Secure or PayPal."
+    )
 
 
 class CaptureBody(Body):
@@ -132,7 +140,7 @@ class CancelBody(Body):
 class RefundBody(Body):
     amount: Any = None
     reason: Reason | None = None
-    metadata: Metadata | None = None
+    metadata: Metadata | None = Field(None, description=METADATA)
 
 
 class RefundOfBody(RefundBody):

@@ -4,6 +4,7 @@ Room: web. The page runs scripts of its own origin alone (Content-Security-Polic
 """
 
 from functools import cache
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from aiohttp import hdrs, web
 from faust.web import Blueprint
 
 from payment_service.core.errors import Refused
-from payment_service.web.api_document import as_yaml
 from payment_service.web.endpoint import Endpoint
 
 POLICY = (
@@ -26,6 +26,7 @@ _PAGE = b"""<!doctype html>
 <head>
 <meta charset="utf-8"><title>Payment service</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
 <link rel="stylesheet" href="/api-docs/swagger-ui.css">
 </head>
 <body>
@@ -57,7 +58,8 @@ def _asset(name: str) -> bytes:
 
 @cache
 def _document() -> bytes:
-    return as_yaml().encode()
+    """The file of the package, which api_document.py wrote: making it here would hold up every payment for seconds."""
+    return files("payment_service").joinpath("openapi.yaml").read_bytes()
 
 
 @api_docs.route("/api-docs", name="page")
@@ -67,6 +69,11 @@ class Page(Endpoint):
     async def get(self, request: web.Request) -> web.Response:
         headers = {hdrs.CONTENT_TYPE: "text/html; charset=utf-8", "Content-Security-Policy": POLICY}
         return web.Response(body=_PAGE, headers=headers)
+
+
+@api_docs.route("/api-docs/", name="page_too")
+class PageToo(Page):
+    """As it is typed."""
 
 
 @api_docs.route("/api-docs/openapi.yaml", name="document")

@@ -12,7 +12,7 @@ from faust.web import View
 
 from payment_service.core.errors import Refused
 from payment_service.core.use_cases.payment_requests import Caller
-from payment_service.web.services import CALLER, SERVICES, WebServices
+from payment_service.web.services import ASKED, SERVICES, WebServices
 
 PAYMENT_ID_LENGTH_MAX = 64
 ORDER_ID_LENGTH_MAX = 128
@@ -49,7 +49,9 @@ class Endpoint(View):
 
 
 def caller_of(request: web.Request) -> Caller:
-    return request[CALLER]
+    caller = request[ASKED].caller
+    assert caller is not None, "only a page that is open to all has none"
+    return caller
 
 
 def path_id(text: str, length_max: int = PAYMENT_ID_LENGTH_MAX) -> str:

@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 
 from payment_service.codecs.times import rfc3339
 from payment_service.core.errors import Malformed, OutcomeUnknown, PaymentError, Refused, Unavailable
-from payment_service.web.services import ERROR_CODE, REQUEST_ID
+from payment_service.web.services import ASKED
 
 STATUS_BY_CODE: dict[str, int] = {
     "MALFORMED_JSON": 400,
@@ -25,6 +25,7 @@ STATUS_BY_CODE: dict[str, int] = {
     "PAYMENT_NOT_FOUND": 404,
     "NOT_FOUND": 404,
     "METHOD_NOT_ALLOWED": 405,
+    "REQUEST_TIMEOUT": 408,
     "PAYMENT_EXISTS": 409,
     "INVALID_STATE": 409,
     "ORDER_UNCONFIRMED": 409,
@@ -70,11 +71,12 @@ def failure(
     extra: Mapping[str, Any] | None = None,
 ) -> web.Response:
     """`extra` are further members of the envelope, such as `declineCode`."""
-    request[ERROR_CODE] = code
+    asked = request[ASKED]
+    asked.error_code = code
     envelope: dict[str, Any] = {"success": False, "code": code, "message": message}
     if fields:
         envelope["errors"] = fields
-    envelope["requestId"] = request.get(REQUEST_ID, "")
+    envelope["requestId"] = asked.request_id
     envelope["timestamp"] = rfc3339(at_ms)
     if extra:
         envelope.update(extra)

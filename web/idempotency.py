@@ -30,8 +30,7 @@ from payment_service.core.idempotency import (
 from payment_service.core.use_cases.payment_requests import Answered, Caller
 from payment_service.web.endpoint import caller_of
 from payment_service.web.envelope import HEADERS, failure_of
-from payment_service.web.services import ABOUT, ERROR_CODE, WebServices
-from payment_service.web.services import NOTHING as NOBODY
+from payment_service.web.services import ASKED, WebServices
 
 NAME = "Idempotency-Key"
 HEADER = istr(NAME)
@@ -125,10 +124,10 @@ async def _kept_unbound(
 ) -> bool:
     """Or not to be kept. False: the key is bound to something by now."""
     status, keys = response.status, services.keys
-    final = status < 500 and status not in NOT_KEPT and request.get(ERROR_CODE) not in ABOUT_THE_KEY
+    final = status < 500 and status not in NOT_KEPT and request[ASKED].error_code not in ABOUT_THE_KEY
     if not final:
         return True
-    payment_id = request.match_info.get("payment_id") or request.get(ABOUT, NOBODY).payment_id
+    payment_id = request.match_info.get("payment_id") or request[ASKED].about.payment_id
     assert keys is not None, "a site that takes keys keeps their answers"
     try:
         async with asyncio.timeout(KEEP_WAIT_S):
@@ -140,21 +139,19 @@ async def _kept_unbound(
 
 def _forget_failure(request: web.Request) -> None:
     """Of a round before."""
-    if ERROR_CODE in request:
-        del request[ERROR_CODE]
+    request[ASKED].error_code = ""
 
 
 def _written(request: web.Request, response: web.Response) -> bytes:
     """Status, the contract's word for a failure, body."""
     assert isinstance(response.body, bytes), "every answer of ours is bytes"
-    return f"{response.status} {request.get(ERROR_CODE, '')}\n".encode() + response.body
+    return f"{response.status} {request[ASKED].error_code}\n".encode() + response.body
 
 
 def _replayed(request: web.Request, answer: bytes) -> web.Response:
     head, _, body = answer.partition(b"\n")
     status, _, code = head.decode().partition(" ")
-    if code:
-        request[ERROR_CODE] = code
+    request[ASKED].error_code = code
     return web.Response(body=body, status=int(status), headers={**HEADERS, REPLAYED: "true"})
 
 

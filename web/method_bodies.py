@@ -34,8 +34,10 @@ class MethodBody(Body):
         BeforeValidator(_of_today, json_schema_input_type=Literal["card", "paypal", "CREDIT_CARD", "DEBIT_CARD"]),
     ]
     provider: ProviderName
-    token: Annotated[MethodId, AfterValidator(_no_card_number)] = Field(
-        description="Made by the provider's own elements. Also taken as `providerToken`."
+    token: Annotated[MethodId, AfterValidator(_no_card_number)] | None = Field(
+        None,
+        description="Made by the provider's own elements. Also taken as `providerToken`. Without one PayPal asks its"
+        " shopper: the answer's `nextAction` leads there. Any other provider needs one.",
     )
     is_default: bool | None = Field(None, alias="isDefault")
     return_url: Address | None = Field(None, alias="returnUrl")

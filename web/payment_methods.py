@@ -15,7 +15,7 @@ from payment_service.web.endpoint import PAYMENT_ID_LENGTH_MAX, Endpoint, caller
 from payment_service.web.envelope import failure, success
 from payment_service.web.idempotency import answer_same
 from payment_service.web.method_bodies import MethodBody
-from payment_service.web.services import ABOUT, About, WebServices
+from payment_service.web.services import ASKED, About, WebServices
 
 payment_methods = Blueprint("payment_methods", url_prefix="/api/v1")
 
@@ -66,7 +66,7 @@ class PaymentMethods(Endpoint):
                 declined.message or "the provider does not take it",
                 extra={"declineCode": declined.decline_code},
             )
-        request[ABOUT] = About(method_id=shown.method.method_id)
+        request[ASKED].about = About(method_id=shown.method.method_id)
         return success(method_view(shown.method, shown.next_action), _status(shown, created=saved.created))
 
     async def get(self, request: web.Request) -> web.Response:

@@ -23,7 +23,7 @@ from payment_service.web.endpoint import ORDER_ID_LENGTH_MAX, Endpoint, caller_o
 from payment_service.web.envelope import failure, success
 from payment_service.web.idempotency import answer_once
 from payment_service.web.middleware.auth import with_bearer
-from payment_service.web.services import ABOUT, About, WebServices
+from payment_service.web.services import ASKED, About, WebServices
 
 DEFAULT_CURRENCY = "USD"
 
@@ -53,7 +53,7 @@ def _outcome(request: web.Request, services: WebServices, answered: Answered) ->
 class Payments(Endpoint):
     async def post(self, request: web.Request) -> web.Response:
         body = await read_body(request, self.services, CreateBody)
-        request[ABOUT] = About(order_id=body.order_id)
+        request[ASKED].about = About(order_id=body.order_id)
         return await answer_once(
             request,
             self.services,
@@ -145,7 +145,7 @@ class RefundPayment(Endpoint):
 
         def show(answered: Answered) -> web.Response:
             assert answered.refund is not None
-            request[ABOUT] = About(refund_id=refund_id(payment_id, answered.refund.number))
+            request[ASKED].about = About(refund_id=refund_id(payment_id, answered.refund.number))
             refund = refund_view(answered.payment, answered.refund)
             return success({"refund": refund, "payment": payment_view(answered.payment, answered.next_action)})
 

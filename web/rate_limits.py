@@ -39,7 +39,7 @@ class Quota:
     def told(self, left: Left) -> str:
         """The field RateLimit."""
         remaining, resets_s = left
-        return f'"{self.name}";r={remaining if remaining > 0 else 0};t={int(resets_s) + 1}'
+        return f'"{self.name}";r={remaining if remaining > 0 else 0};t={math.ceil(resets_s)}'
 
 
 @dataclass(slots=True)
@@ -50,10 +50,6 @@ class Windows:
     keys_max: int = KEYS_MAX
     _windows: dict[str, list[Any]] = field(default_factory=dict)
     """Key -> [end of its window, hits left in it], the oldest first."""
-
-    @property
-    def empty(self) -> bool:
-        return not self._windows
 
     def hit(self, key: str, now_s: float) -> Left:
         """Count one and say what is left; `exceeded` when it was one too many."""

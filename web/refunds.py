@@ -13,7 +13,7 @@ from payment_service.web.bodies import RefundOfBody, read_body
 from payment_service.web.endpoint import Endpoint
 from payment_service.web.envelope import success
 from payment_service.web.idempotency import answer_once
-from payment_service.web.services import ABOUT, About
+from payment_service.web.services import ASKED, About
 
 refunds = Blueprint("refunds", url_prefix="/api/v1")
 
@@ -22,11 +22,11 @@ refunds = Blueprint("refunds", url_prefix="/api/v1")
 class Refunds(Endpoint):
     async def post(self, request: web.Request) -> web.Response:
         body = await read_body(request, self.services, RefundOfBody)
-        request[ABOUT] = About(body.payment_id)
+        request[ASKED].about = About(body.payment_id)
 
         def show(answered: Answered) -> web.Response:
             assert answered.refund is not None
-            request[ABOUT] = About(body.payment_id, refund_id=refund_id(body.payment_id, answered.refund.number))
+            request[ASKED].about = About(body.payment_id, refund_id=refund_id(body.payment_id, answered.refund.number))
             return success(refund_view(answered.payment, answered.refund))
 
         return await answer_once(

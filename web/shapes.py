@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from payment_service.core.terms import Kind, RefundStatus, Status
+from payment_service.web.api_words import STATES
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 """UTC, RFC 3339 with milliseconds."""
@@ -35,8 +36,8 @@ class NextAction(Shape):
     """What the shopper must do. Shown to the payment's own user alone."""
 
     type: Literal["redirect", "use_client_secret"]
-    url: str | None = None
-    clientSecret: str | None = None
+    url: str | None = Field(None, description="With `redirect`: where the browser has to go.")
+    clientSecret: str | None = Field(None, description="With `use_client_secret`: for the provider's own library.")
 
 
 class Failure(Shape):
@@ -49,7 +50,7 @@ class Payment(Shape):
     id: str
     orderId: str
     userId: str
-    status: Status
+    status: Status = Field(description=STATES)
     paymentProvider: str = Field(description="STRIPE, PAYPAL or MOCK.")
     paymentMethodId: str | None
     amount: Major
@@ -144,6 +145,30 @@ class Method(Shape):
     expYear: int | None
     nextAction: NextAction | None
     createdAt: Time
+
+
+class TableRow(Shape):
+    """The `data` of the payment's last event, and which event that was. What an event has not is left out."""
+
+    paymentId: str
+    orderId: str
+    userId: str
+    status: Status
+    amount: Major
+    amountMinor: Minor
+    currency: Currency
+    paymentMethodId: str | None = None
+    paymentProvider: str
+    providerPaymentId: str | None = None
+    amounts: Amounts
+    refundId: str | None = None
+    refundAmount: Major | None = None
+    refundAmountMinor: Minor | None = None
+    reason: str | None = None
+    error: str | None = None
+    sequence: int
+    eventType: str
+    timestamp: Time
 
 
 class RemovedMethod(Shape):

@@ -9,6 +9,7 @@ from aiohttp import web
 from faust.web import Blueprint
 from faust.web.base import BlueprintManager
 
+from payment_service.web.console.all_pages import console_pages
 from payment_service.web.docs import api_docs
 from payment_service.web.health import probes
 from payment_service.web.middleware import build_middlewares
@@ -24,6 +25,8 @@ BLUEPRINTS: tuple[Blueprint, ...] = (
     payments, refunds, payment_methods, probes, table_rows, mock_approval, webhooks, api_docs,
 )  # fmt: skip
 """Looked through in this order."""
+SERVED = (*BLUEPRINTS, console_pages)
+"""With what is for people at a browser."""
 
 
 def build_site(services: WebServices) -> web.Application:
@@ -35,12 +38,12 @@ def build_site(services: WebServices) -> web.Application:
         web_tables_enabled=False,
         web_router_enabled=False,
         web_application_options={
-            "middlewares": build_middlewares(services, open_routes(BLUEPRINTS)),
+            "middlewares": build_middlewares(services, open_routes(SERVED)),
             "client_max_size": services.body_bytes_max,
         },
     )
     # Only ours: Faust would also put its index at "/".
-    app.web.blueprints = BlueprintManager([(blueprint.url_prefix or "", blueprint) for blueprint in BLUEPRINTS])
+    app.web.blueprints = BlueprintManager([(blueprint.url_prefix or "", blueprint) for blueprint in SERVED])
     site: web.Application = app.web.web_app  # type: ignore[attr-defined]
     site[SERVICES] = services
     app.web.init_server()

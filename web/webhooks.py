@@ -27,21 +27,18 @@ class _Webhooks(Endpoint):
     open_to_all = True
 
     async def post(self, request: web.Request, provider: str = "") -> web.Response:
-        gate = self.services.webhooks
-        if gate is None:
-            raise Refused("no webhooks are set up here", code="NOT_FOUND")
-        name = provider.upper()
+        gate, name = self.services.webhooks, provider.upper()
         if name and name not in PROVIDERS:
             raise Refused("there is nothing here", code="NOT_FOUND")
         address = client_address(request, gate.trusted)
         gate.check(address)
         headers = {header.lower(): value for header, value in request.headers.items()}
-        name = name or next((signer for header, signer in SIGNED_BY.items() if header in headers), "")
-        if not name:
-            gate.failures.failed(address)
+        signer = next((it for header, it in SIGNED_BY.items() if header in headers and name in ("", it)), None)
+        if signer is None:
+            gate.failed(address)
             raise Refused("no provider's signature", code="INVALID_SIGNATURE")
         body = await read_bytes(request, self.services)
-        await gate.receive(name, address, headers, body)
+        await gate.receive(signer, address, headers, body)
         return success({"received": True})
 
 

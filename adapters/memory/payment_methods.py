@@ -26,7 +26,7 @@ class MemoryMethods:
         self._customers: dict[tuple[str, str], str] = {}
 
     async def begin(self, method: Method, limit: int, lease_s: float) -> Method:
-        given = method.secrets.given or ""
+        given = method.secrets.given or method.method_id
         _refuse_unstorable(method.user_id + given)
         seen = [row for row in self._rows.values() if row.method.user_id == method.user_id and _is_seen(row.method)]
         for row in seen:

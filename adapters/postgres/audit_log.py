@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from payment_service.adapters.audit_chain import next_audit_hash
+from payment_service.adapters.background import serve_all
 from payment_service.adapters.postgres import arrays
 from payment_service.adapters.postgres.pool import ConnectionLost, Database, StatementRefused, TryAgain
 from payment_service.adapters.postgres.queries import QUERIES
@@ -130,8 +131,7 @@ class PostgresAuditLog:
     # --- writing ---------------------------------------------------------------------------------------------
 
     def _start(self) -> "asyncio.Task[None]":
-        self._writing = asyncio.get_running_loop().create_task(self._write(), name="audit log")
-        self._writing.add_done_callback(self._ended)
+        self._writing = serve_all(self._write(), self._ended, "audit log")
         return self._writing
 
     def _ended(self, task: "asyncio.Task[None]") -> None:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from payment_service.adapters.background import serve_all
 from payment_service.core.errors import Unavailable
 
 _log = logging.getLogger(__name__)
@@ -75,9 +76,7 @@ class Batches(Generic[ItemT, ResultT]):
             return future
         self._queue.append(Waiting(item, key, size, future))
         if len(self._workers) < self._workers_max:
-            worker = loop.create_task(self._work())
-            self._workers.add(worker)
-            worker.add_done_callback(self._workers.discard)
+            self._workers.add(serve_all(self._work(), self._workers.discard))
         return future
 
     async def close(self, drain_s: float) -> None:

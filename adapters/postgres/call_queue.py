@@ -6,12 +6,14 @@ Room: adapters/postgres. A lease is `due_at` by the database's clock; rows are l
 import contextlib
 import logging
 import time
+from collections.abc import Callable
+from contextvars import Context
 from typing import Any
 
 from payment_service.adapters.postgres.pool import ConnectionLost, Database, StatementRefused, TryAgain
 from payment_service.adapters.postgres.queries import QUERIES
 from payment_service.adapters.postgres.statement import request_place
-from payment_service.codecs.state import decode_call
+from payment_service.codecs.state import decode_traced_call
 from payment_service.core.errors import Malformed, Unavailable
 from payment_service.core.ports import Cipher, ClaimedCall, OpenCall
 
@@ -25,6 +27,8 @@ class PostgresCallQueue:
     def __init__(self, database: Database, cipher: Cipher) -> None:
         self._database = database
         self._cipher = cipher
+        self.on_claim: Callable[[str | None], Context] = lambda traceparent: Context()
+        """The context to work in, by the trace in which the call was decided: nobody's, without one."""
 
     async def claim(self, owner: str, limit: int, lease_s: float) -> list[ClaimedCall]:
         """A connection lost here may leave rows claimed: they come back when the lease ends."""
@@ -39,13 +43,14 @@ class PostgresCallQueue:
         unread: list[str] = []
         for row_id, request, tries, sent_for_s, due_in_s in await self._run(query, parameters):
             try:
-                call = decode_call(self._cipher.unseal(bytes(request), request_place(row_id)))
+                call, trace = decode_traced_call(self._cipher.unseal(bytes(request), request_place(row_id)))
             except (Malformed, ValueError, TypeError, KeyError) as error:
                 # It comes back, and is heard of each time; it must not hold up the others.
                 _log.error("the request of %s cannot be read: %s", row_id, type(error).__name__)
                 unread += [row_id] if due_in_s is None else []
                 continue
-            claimed.append(ClaimedCall(call, tries, claimed_at, sent_for_s, due_in_s))
+            where = self.on_claim(trace)
+            claimed.append(ClaimedCall(call, tries, claimed_at, sent_for_s, due_in_s, where))
         await self._give_back(unread, owner)
         return claimed
 

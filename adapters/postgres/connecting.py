@@ -1,8 +1,10 @@
 """Opening a connection: what aiopg gets wrong while it connects, and while it waits.
 
 Room: adapters/postgres. Three things, all seen:
-- When a connection is refused, aiopg leaves its writer in the event loop although libpq has closed the socket. uvloop
-  then refuses every later socket of that number: a worker would never get back to a database that was away.
+- When a connection is refused or breaks, aiopg may leave its reader or writer in the event loop although libpq has
+  closed the socket (its writer always, both where the number is 1024 or more, since it looks with `select`). uvloop
+  then refuses later sockets of that number: a worker would not get back to a database that was away, and could not
+  ask providers any more. So both are removed in the moment in which libpq closes it.
 - When libpq goes on to a second address (`localhost` that is ::1 first, a list of hosts), it opens another socket that
   aiopg does not watch, and waits until its time is up. So every address is tried on its own here.
 - It waits by `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that comes together with the answer:
@@ -11,6 +13,7 @@ Room: adapters/postgres. Three things, all seen:
 
 import asyncio
 import socket
+import weakref
 from typing import Any
 
 import aiopg
@@ -34,7 +37,28 @@ class _FreshConnection(extensions.connection):  # type: ignore[misc]  # psycopg2
 
 
 class SteadyConnection(aiopg.Connection):
-    """Ends when its task is cancelled. Overrides a private method, read against aiopg 1.4."""
+    """Ends when its task is cancelled, and leaves nothing in the event loop. Overrides private methods, read against
+    aiopg 1.4."""
+
+    @staticmethod
+    def _ready(weak_self: "weakref.ref[Any]") -> None:
+        self = weak_self()
+        if self is None:
+            return
+        number = self._fileno
+        try:
+            aiopg.Connection._ready(weak_self)
+            broken = self._fileno is None or self._conn.closed
+        except ValueError:  # of `select`, which is asked only when libpq has failed
+            broken = True
+        if number is None or not broken:
+            return
+        self._fileno = None  # somebody else's from now on
+        self._writing = False
+        self._loop.remove_reader(number)
+        self._loop.remove_writer(number)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(psycopg2.OperationalError("the connection broke"))
 
     async def _poll(self, waiter: "asyncio.Future[None]", timeout: float) -> None:
         self._ready(self._weakref)
@@ -95,7 +119,10 @@ class AddressPool(aiopg.Pool):
             return
         self._acquiring += 1
         try:
-            self._free.append(await connect(self._dsn, self._timeout, **self._conn_kwargs))
+            made = await connect(self._dsn, self._timeout, **self._conn_kwargs)
+            if made.closed:  # it broke before anybody could use it; aiopg itself asserts that it does not
+                raise psycopg2.OperationalError("the connection broke as it was made")
+            self._free.append(made)
             self._cond.notify()
         finally:
             self._acquiring -= 1

@@ -25,7 +25,8 @@ from payment_service.core.ports import Clock, OutboxRow
 SHARD_LOCKS = 0x7061_796F
 """First key of the advisory locks of shards; the second is the shard."""
 WORKER_LOCKS = 0x7061_7977
-"""First key of the shared lock by which workers that are alive are counted; the second is 0."""
+"""First key of the shared locks by which workers are counted; the second says which: PUBLISHING or ALIVE."""
+PUBLISHING, ALIVE = 0, 1
 ROLE_LOCKS = 0x7061_7972
 """First key of the locks of work that one worker does for all; the second is made from its name."""
 IDLE_SESSION_S = 10
@@ -66,6 +67,8 @@ class OutboxConnection:
         self._owned: frozenset[int] = frozenset()
         self._counted = False  # as one of the workers that share the shards
         self._roles: dict[str, bool] = {}
+        self.workers = 1
+        """Those that are alive, this one too, as they were last counted: what they share is divided by them."""
         self._answered_at = -math.inf
         self.lost = asyncio.Event()
         self.lost.set()
@@ -98,6 +101,7 @@ class OutboxConnection:
             raise Unavailable("the database is away") from None
         self.lost.clear()
         await self._run(f"listen {CHANNEL}")
+        await self._run("select pg_advisory_lock_shared(%s, %s)", (WORKER_LOCKS, ALIVE))
 
     async def close(self) -> None:
         connection, self._connection, self._cursor = self._connection, None, None
@@ -114,10 +118,12 @@ class OutboxConnection:
         """
         if able is not self._counted:
             lock = "pg_advisory_lock_shared" if able else "pg_advisory_unlock_shared"
-            await self._run(f"select {lock}(%s, 0)", (WORKER_LOCKS,))
+            await self._run(f"select {lock}(%s, %s)", (WORKER_LOCKS, PUBLISHING))
             self._counted = able
         locks = await self._run(QUERIES["outbox_locks"], (SHARD_LOCKS, WORKER_LOCKS))
-        workers = max(1, sum(1 for space, _, _ in locks if space == WORKER_LOCKS))
+        counted = [which for space, which, _ in locks if space == WORKER_LOCKS]
+        self.workers = max(1, counted.count(ALIVE))
+        workers = max(1, counted.count(PUBLISHING))
         self._held = {shard for space, shard, mine in locks if space == SHARD_LOCKS and mine}
         taken = {shard for space, shard, _ in locks if space == SHARD_LOCKS}
         share = math.ceil(self._shards / workers) if able else 0

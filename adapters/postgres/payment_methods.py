@@ -12,7 +12,7 @@ from typing import Any
 from payment_service.adapters.postgres import arrays as a
 from payment_service.adapters.postgres.batching import Batches, Waiting, answer_all
 from payment_service.adapters.postgres.pool import ConnectionLost, Database, StatementRefused, TryAgain
-from payment_service.adapters.postgres.queries import QUERIES
+from payment_service.adapters.postgres.queries import NAMES, QUERIES
 from payment_service.codecs.methods import decode_method_secrets, encode_method_secrets
 from payment_service.core.errors import Malformed, Refused, Unavailable
 from payment_service.core.payment_method import METHODS_MAX, Card, Method, MethodStatus, Usable
@@ -62,7 +62,7 @@ class PostgresMethods:
 
     async def begin(self, method: Method, limit: int, lease_s: float) -> Method:
         _refuse_unstorable(method.user_id)
-        user_id, given = method.user_id, _digest(_storable(method.secrets.given or ""))
+        user_id, given = method.user_id, _digest(_storable(method.secrets.given or method.method_id))
         rows = await self._run("begin_method", user_id, (
             user_id, method.provider, given, method.method_id, user_id, method.provider, method.type,
             method.status.value, method.wants_default, given, self._sealed(method), method.created_at_ms, lease_s,
@@ -230,6 +230,7 @@ _TEXTS = {
         "customer_of", "keep_customer",
     )
 }  # fmt: skip
+NAMES.update((text, name) for name, text in _TEXTS.items())
 
 
 def _refuse_unstorable(text: str) -> None:

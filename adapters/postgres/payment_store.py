@@ -11,7 +11,7 @@ Room: adapters/postgres.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from payment_service.adapters.postgres import arrays
 from payment_service.adapters.postgres.batching import Batches, Waiting, answer_all
@@ -42,6 +42,7 @@ from payment_service.core.ports import (
     OutboxRow,
     PaymentFilter,
     PaymentPage,
+    Step,
     StoredEvent,
 )
 
@@ -71,6 +72,15 @@ _Write = Waiting[Encoded, Committed]
 _Read = Waiting[tuple[str, str], Loaded]
 
 
+class CommitSpan(Protocol):
+    """What tracing.py makes."""
+
+    @property
+    def traceparent(self) -> str: ...
+
+    def end(self, done: "asyncio.Future[Committed]") -> None: ...
+
+
 class PostgresPaymentStore:
     """Limits: BATCH_MAX and BATCH_BYTES_MAX a statement, WRITERS and READERS statements at once, QUEUE_MAX waiting."""
 
@@ -89,6 +99,12 @@ class PostgresPaymentStore:
         """Told of each committed payment: its version, and the head of its audit chain."""
         self.on_version: Callable[[str, int], None] | None = None
         """Told of each payment that has, or may have, a newer version, before anybody is answered."""
+        self.on_batch: Callable[[str, int], None] | None = None
+        """Told of each statement: `write` or `read`, and how many commands share it."""
+        self.on_steps: Callable[[Sequence[Step]], None] | None = None
+        """Told of the facts of each committed change."""
+        self.on_submit: Callable[[str], CommitSpan] | None = None
+        """Makes the span of a commit, by its payment. None: nobody traces."""
         self.on_word: Callable[[], None] | None = None
         """Told that a word for the order service was committed."""
         self._writes: Batches[Encoded, Committed] = Batches(
@@ -111,13 +127,17 @@ class PostgresPaymentStore:
 
         A cancelled future cancels nothing: the change is committed all the same.
         """
+        span = self.on_submit(change.payment_id) if self.on_submit is not None else None
         try:
-            encoded = encode_change(change, self._encoder)
+            encoded = encode_change(change, self._encoder, None if span is None else span.traceparent)
         except Refused as error:
             future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
             future.set_exception(error)
-            return future
-        return self._writes.put(encoded, change.payment_id, encoded.size)
+        else:
+            future = self._writes.put(encoded, change.payment_id, encoded.size)
+        if span is not None:
+            future.add_done_callback(span.end)
+        return future
 
     async def commit(self, change: Change) -> Committed:
         return await self.submit(change)
@@ -150,6 +170,8 @@ class PostgresPaymentStore:
         shards = {row.shard for write in batch for row in write.item.outbox}
         foreign = self._foreign_shards(shards) if shards else set()
         notify = ",".join(str(shard) for shard in sorted(foreign)) if foreign else None
+        if self.on_batch is not None:
+            self.on_batch("write", len(batch))
         text, parameters = build_statement([write.item for write in batch], notify)
         return await self._database.fetch(text, parameters, hot=True)
 
@@ -166,6 +188,8 @@ class PostgresPaymentStore:
                 self.on_head(encoded.change.payment_id, encoded.change.steps[-1].version, encoded.events[-1][6])
             if encoded.row is not None and self.on_version is not None:
                 self.on_version(encoded.change.payment_id, encoded.change.steps[-1].version)
+            if self.on_steps is not None:
+                self.on_steps(encoded.change.steps)
             words = words or encoded.order is not None
             if encoded.outbox:
                 direct = won[encoded.change.payment_id]
@@ -202,6 +226,8 @@ class PostgresPaymentStore:
             arrays.texts([read.item[0] for read in batch]),
             arrays.texts([read.item[1] for read in batch]),
         )
+        if self.on_batch is not None:
+            self.on_batch("read", len(batch))
         keyed = any(read.item[1].startswith(PREFIX) for read in batch)
         try:
             rows = await self._read_query(QUERIES["load_with_keys" if keyed else "load"], parameters, hot=True)

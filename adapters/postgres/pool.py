@@ -6,8 +6,10 @@ connection runs one statement at a time.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -23,6 +25,7 @@ HOT_SIZE = 4
 """Connections apart, for the store's writers and batched readers: a slow list never holds up a commit."""
 PREPARED_MAX = 64
 """Prepared statements a hot connection keeps; what is beyond is planned each time."""
+CLOSE_S = 1.0
 CONNECT_S = 5.0
 """Longest wait for a free or a new connection."""
 STATEMENT_S = 20.0
@@ -85,14 +88,21 @@ class Database:
         self._dsn = dsn
         self._name = application_name
         self._size_max = size_max
+        self.on_statement: Callable[[str, float], None] | None = None
+        """Told of each statement that was answered: its text, and the seconds it took."""
         self._pools: dict[bool, aiopg.Pool] = {}
+        self._closed = False
         self._prepared: WeakKeyDictionary[aiopg.Connection, dict[str, str]] = WeakKeyDictionary()
 
     async def close(self) -> None:
+        """For good. Whoever still connects or waits for a connection is not waited for longer than CLOSE_S."""
+        self._closed = True
         pools, self._pools = self._pools, {}
         for pool in pools.values():
             pool.terminate()
-            await pool.wait_closed()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await pool.wait_closed()
 
     async def fetch(
         self, query: str, parameters: Sequence[Any] = (), timeout_s: float = STATEMENT_S, *, hot: bool = False
@@ -105,8 +115,12 @@ class Database:
         try:
             async with connection.cursor(timeout=timeout_s) as cursor:
                 text = self._prepared_text(connection, query, len(parameters)) if hot and parameters else query
+                started_s = monotonic()
                 await cursor.execute(text, parameters or None)
-                return list(await cursor.fetchall()) if cursor.description is not None else []
+                rows = list(await cursor.fetchall()) if cursor.description is not None else []
+                if self.on_statement is not None:
+                    self.on_statement(query, monotonic() - started_s)
+                return rows
         except psycopg2.Error as error:
             raise _translated(error, connection) from None
         except (TimeoutError, OSError):
@@ -116,10 +130,9 @@ class Database:
             connection.close()
             raise
         finally:
-            if pool is self._pools.get(hot):  # else `close` has ended it together with its connections
-                # Not awaited: what it returns only wakes the next one who waits, and a cancellation of ours must
-                # not be mistaken for one of the statement.
-                pool.release(connection)
+            # Also to a pool that was closed meanwhile, which waits for it. Not awaited: what it returns only wakes the
+            # next one who waits, and a cancellation of ours must not be mistaken for one of the statement.
+            pool.release(connection)
 
     def _prepared_text(self, connection: aiopg.Connection, query: str, count: int) -> str:
         """What executes `query`, prepared at its first use on this connection, in the same message: a statement that
@@ -138,6 +151,8 @@ class Database:
         return f"prepare {name} as {numbered}; execute {name} {call}"
 
     async def _acquire(self, hot: bool) -> tuple[aiopg.Pool, aiopg.Connection]:
+        if self._closed:
+            raise Unavailable("the worker is ending", retry_after_s=RETRY_AFTER_S)
         try:
             pool = self._pools.get(hot)
             if pool is None:

@@ -16,3 +16,5 @@ def _read() -> dict[str, str]:
 
 
 QUERIES = _read()
+NAMES = {text: name for name, text in QUERIES.items()}
+"""By what a statement is counted."""

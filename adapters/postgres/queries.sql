@@ -62,6 +62,16 @@ outb as (
   from e where topic is not null
 )
 
+-- insert_traced_outbox --
+-- The same, where a trace goes on with the events of some payments.
+outb as (
+  insert into payment_service.outbox (shard, payment_id, sequence, topic, at, traceparent, value)
+  select e.shard, e.payment_id, e.sequence, e.topic, to_timestamp(e.at_ms::float8 / 1000), t.traceparent,
+    convert_to(e.value, 'UTF8')
+  from e left join unnest(%s::text[], %s::text[]) as t(payment_id, traceparent) on t.payment_id = e.payment_id
+  where e.topic is not null
+)
+
 -- insert_inbox --
 -- A plain insert: the same command id for two payments must fail, not be passed over.
 inb as (
@@ -418,6 +428,17 @@ left join lateral (
 ) e on true
 order by q.id
 
+-- published_between --
+-- Found by time: events are only ever added. `limit` null: all of them.
+select distinct payment_id from payment_service.payment_events
+where sequence is not null and at >= to_timestamp(%s::float8 / 1000) and at < to_timestamp(%s::float8 / 1000)
+limit %s
+
+-- histories_of --
+select payment_id, array_agg(version order by version), array_agg(sequence order by version),
+  array_agg(type order by version), array_agg(data order by version)
+from payment_service.payment_events where payment_id = any(%s) group by payment_id
+
 -- page_of_dead_letters --
 select id, topic, partition, "offset", key, value, headers, reason, error, sealed,
   (extract(epoch from created_at) * 1000)::bigint
@@ -471,6 +492,13 @@ where id = %s and tries = %s
 
 -- payment_of_provider_ids --
 select distinct payment_id from payment_service.transactions where provider_id = any(%s) and provider = %s limit 2
+
+-- payments_of_provider_id --
+-- For a person: of a movement, or of the provider's object, which its webhooks have told us.
+select payment_id from payment_service.transactions where provider_id = %s
+union
+select payment_id from payment_service.payment_webhooks where object_id = %s and payment_id is not null
+limit %s
 
 -- webhooks_waiting --
 -- Asked twice a minute, also when there are millions: counts to 50,000 each.
@@ -652,6 +680,45 @@ select customer from payment_service.provider_customers where user_id = %s and p
 insert into payment_service.provider_customers (user_id, provider, customer) values (%s, %s, %s)
 on conflict (user_id, provider) do update set customer = excluded.customer, updated_at = now()
 returning user_id
+
+-- look_at_server --
+select current_setting('server_version_num')::int, current_setting('fsync') = 'on',
+  current_setting('full_page_writes') = 'on', current_setting('server_encoding'),
+  pg_is_in_recovery() or current_setting('default_transaction_read_only') = 'on',
+  current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int,
+  (select count(*) from pg_stat_activity where backend_type = 'client backend'),
+  (extract(epoch from clock_timestamp()) * 1000)::bigint, current_user::text,
+  (select rolsuper or rolbypassrls from pg_roles where rolname = current_user)
+
+-- look_at_rights --
+-- What the role of DATABASE_URL may do with each table; `kept`: append-only, by its trigger or by its meaning.
+select c.relname::text, kept.it, has_table_privilege(c.oid, 'select'), has_table_privilege(c.oid, 'insert'),
+  has_table_privilege(c.oid, 'update'), has_table_privilege(c.oid, 'delete'), has_table_privilege(c.oid, 'truncate'),
+  pg_has_role(current_user, c.relowner, 'member')
+from pg_class c join pg_namespace n on n.oid = c.relnamespace,
+  lateral (select exists (select from pg_trigger t where t.tgrelid = c.oid and t.tgname = 'append_only') as it) kept
+where n.nspname = 'payment_service' and c.relkind in ('r', 'p') order by 1
+
+-- look_at_work --
+-- What waits, counted to 10,000 each, and since when. Locks of the second key 0 count the workers that publish.
+select
+  (select count(*) from pg_locks l join pg_database d on d.oid = l.database
+    where d.datname = current_database() and l.locktype = 'advisory' and l.classid = %s and l.objid = 0 and l.granted),
+  (select count(*) from (select 1 from payment_service.outbox limit 10000) o),
+  coalesce((select extract(epoch from now() - min(at)) from payment_service.outbox), 0)::float8,
+  coalesce((select extract(epoch from now() - min(due_at)) from payment_service.transactions
+    where due_at is not null), 0)::float8,
+  (select count(*) from (select 1 from payment_service.transactions
+    where due_at is not null and status = 'UNKNOWN' and created_at < now() - interval '10 minutes' limit 10000) u),
+  (select count(*) from (select 1 from payment_service.payments where needs_review limit 10000) r),
+  (select count(*) from (select 1 from payment_service.payment_webhooks where status = 'FAILED' limit 10000) f),
+  (select count(*) from (select 1 from payment_service.payment_webhooks
+    where status = 'PARKED' and since < now() - interval '15 minutes' limit 10000) p),
+  coalesce((select extract(epoch from now() - min(since)) from payment_service.order_updates), 0)::float8
+
+-- newest_sealed --
+select t.{column}, {place} from payment_service.{table} t
+where t.{column} is not null and octet_length(t.{column}) > 0 and {sealed} order by t.ctid desc limit %s
 
 -- sealed_blocks --
 select pg_relation_size('payment_service.{table}') / current_setting('block_size')::int

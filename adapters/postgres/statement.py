@@ -43,6 +43,7 @@ _PAYMENT_COLUMNS: tuple[Callable[[Any], str], ...] = (
 _EVENT_COLUMNS: tuple[Callable[[Any], str], ...] = (
     a.texts, a.numbers, a.numbers, a.words, a.numbers, a.docs, a.words, a.optional_words, a.numbers, a.docs,
 )  # fmt: skip
+_TRACE_COLUMNS: tuple[Callable[[Any], str], ...] = (a.texts, a.texts)
 _INBOX_COLUMNS: tuple[Callable[[Any], str], ...] = (a.texts, a.texts)
 _TRANSACTION_COLUMNS: tuple[Callable[[Any], str], ...] = (
     a.texts, a.texts, a.numbers, a.words, a.words, a.numbers, a.texts, a.texts, a.texts, a.optional_texts,
@@ -81,10 +82,11 @@ class Encoded:
     `row` None: a change that only marks its command.
     """
 
-    __slots__ = ("change", "events", "order", "outbox", "refunds", "row", "size", "transactions")
+    __slots__ = ("change", "events", "order", "outbox", "refunds", "row", "size", "traceparent", "transactions")
 
-    def __init__(self, change: Change) -> None:
+    def __init__(self, change: Change, traceparent: str | None = None) -> None:
         self.change = change
+        self.traceparent = traceparent
         self.row: _Row | None = None
         self.events: list[_Row] = []
         self.outbox: list[OutboxRow] = []
@@ -98,13 +100,14 @@ def unstorable() -> Refused:
     return Refused("contains text that cannot be stored", code="VALIDATION_ERROR")
 
 
-def encode_change(change: Change, encoder: Encoder) -> Encoded:
-    """All rows of a change: done once, however often its statement is repeated.
+def encode_change(change: Change, encoder: Encoder, traceparent: str | None = None) -> Encoded:
+    """All rows of a change: done once, however often its statement is repeated. `traceparent` goes with what is told
+    and what is left to be done.
 
     Raises Refused for text that PostgreSQL cannot keep (NUL, lone surrogates): one such value would take the
     whole batch with it.
     """
-    encoded = Encoded(change)
+    encoded = Encoded(change, traceparent)
     try:
         if change.steps:
             _encode_steps(encoded, encoder)
@@ -132,7 +135,8 @@ def _encode_steps(encoded: Encoded, encoder: Encoder) -> None:
         topic, shard, value = None, None, b""
         if step.topic is not None and step.sequence is not None:
             topic, shard, value = step.topic, shard_of(payment_id, encoder.shards), encode_published(step)
-            encoded.outbox.append(OutboxRow(shard, payment_id, step.sequence, topic, at_ms, None, value))
+            trace = encoded.traceparent
+            encoded.outbox.append(OutboxRow(shard, payment_id, step.sequence, topic, at_ms, trace, value))
         encoded.events.append(
             (payment_id, step.version, step.sequence, name, at_ms, data, head.hex(), topic, shard, value)
         )
@@ -204,7 +208,7 @@ def _add_call(
     request = owner = None
     wait_s: float | None = LOOK_AGAIN_S if status in OPEN_STATUSES else None
     if intent is not None and wait_s is not None:
-        request = encoder.cipher.seal(encode_call(intent.call), request_place(row_id)).hex()
+        request = encoder.cipher.seal(encode_call(intent.call, encoded.traceparent), request_place(row_id)).hex()
         owner = intent.owner
         wait_s = intent.lease_s if owner is not None else 0.0
         encoded.size += len(request)
@@ -238,7 +242,10 @@ def build_statement(batch: Sequence[Encoded], notify: str | None) -> tuple[str, 
     parts.append(_WON)
     add("insert_events", _EVENT_COLUMNS, [row for one in changed for row in one.events])
     if any(one.outbox for one in changed):
-        parts.append("insert_outbox")
+        traced = [(one.change.payment_id, one.traceparent) for one in changed if one.traceparent is not None]
+        add("insert_traced_outbox", _TRACE_COLUMNS, traced)
+        if not traced:
+            parts.append("insert_outbox")
     marks = [
         (one.change.command_id, one.change.payment_id)
         for one in changed

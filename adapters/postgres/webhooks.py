@@ -29,6 +29,7 @@ STATEMENT_S = 5.0
 UNREADABLE_TRIES_MAX = 20
 UNREADABLE_DELAY_S = 30.0
 """While keys are rotated, another worker may have the one that this worker lacks."""
+FOUND_MAX = 20
 REPLAY_PAGE = 1000
 REPLAY_PAGES_MAX = 10_000
 
@@ -129,6 +130,13 @@ class PostgresWebhooks:
         """Newest first."""
         parameters = (status, status, provider, provider, row_id, row_id, limit)
         return [ListedWebhook(*row) for row in await self._run("list_webhooks", parameters)]
+
+    async def payments_of_provider_id(self, provider_id: str) -> list[str]:
+        """At most FOUND_MAX, of whatever provider."""
+        if not a.is_storable(provider_id):
+            return []
+        rows = await self._run("payments_of_provider_id", (provider_id, provider_id, FOUND_MAX))
+        return [str(payment_id) for (payment_id,) in rows]
 
     async def replay(self, *, status: str | None = None, row_id: int | None = None) -> int:
         """How many are applied anew, by whichever worker sweeps next. What they did before they do not do again."""

@@ -95,6 +95,8 @@ def remote_objects(url: str, sessions: Sessions) -> MockObjects:
 class MockWebhooks:
     """The WebhookReader of the mock."""
 
+    asks_to_verify = False
+
     def __init__(self, secret: str, objects: MockObjects | None = None) -> None:
         self._secret = secret
         self._objects = objects

@@ -12,6 +12,7 @@ the webhook, by a look-up or by the front end, takes it. PayPal has no call that
 is closed by its intent (paypal_requests.close_request). A `method_token` is the id of a wallet saved at PayPal.
 """
 
+import base64
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from payment_service.adapters.providers.paypal_answers import (
     with_money,
 )
 from payment_service.adapters.providers.paypal_api import PaypalApi, Reply
+from payment_service.adapters.providers.paypal_methods import PaypalMethods
 from payment_service.adapters.providers.paypal_requests import (
     Request,
     capture_request,
@@ -52,6 +54,7 @@ from payment_service.adapters.providers.registration import (
     PROVIDER_ERROR,
     PROVIDER_TIMEOUT,
     PROVIDER_UNAVAILABLE,
+    Hello,
     Registration,
     Sessions,
 )
@@ -118,12 +121,22 @@ def _webhooks(settings: PaypalSettings, clock: Clock, sessions: Sessions) -> Pay
     )  # fmt: skip
 
 
+def _hello(settings: PaypalSettings) -> Hello:
+    secret = settings.paypal_client_secret.get_secret_value() if settings.paypal_client_secret is not None else ""
+    basic = base64.b64encode(f"{settings.paypal_client_id}:{secret}".encode()).decode()
+    headers = {"Authorization": f"Basic {basic}", "Content-Type": "application/x-www-form-urlencoded"}
+    url = f"{settings.paypal_api_base}/v1/oauth2/token"
+    return Hello("POST", url, headers, "PAYPAL_CLIENT_SECRET", b"grant_type=client_credentials")
+
+
 PROVIDER: Registration[PaypalSettings] = Registration(
     name=NAME,
     configured=lambda settings: settings.paypal_client_id is not None and settings.paypal_client_secret is not None,
     build=_build,
     rate_per_s=lambda settings: settings.paypal_rate_per_s,
     webhooks=_webhooks,
+    methods=lambda settings, clock, sessions: PaypalMethods(_api(settings, clock, sessions)),
+    hello=_hello,
 )
 
 

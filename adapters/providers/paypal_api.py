@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 
+from payment_service.adapters.background import serve_all
 from payment_service.adapters.providers.paypal_requests import Request
 from payment_service.adapters.providers.registration import (
     KEY_REFUSED,
@@ -137,8 +138,7 @@ class PaypalApi:
         if token is not None and now_s < token.renew_at_s:
             return token
         if self._fetching is None:
-            self._fetching = asyncio.get_running_loop().create_task(self._fetch())
-            self._fetching.add_done_callback(self._fetched)
+            self._fetching = serve_all(self._fetch(), self._fetched)
         if token is not None and now_s < token.ends_at_s:
             return token  # renewed beside it
         return await asyncio.shield(self._fetching)

@@ -21,12 +21,12 @@ from payment_service.adapters.providers.paypal_answers import (
     unit_of,
     with_amount,
 )
-from payment_service.adapters.providers.paypal_requests import paypal_id
+from payment_service.adapters.providers.paypal_requests import paypal_id, vault_id
 from payment_service.adapters.providers.stripe_fields import Fields, text_of
 from payment_service.core.errors import Malformed
 from payment_service.core.ports import Answer
 from payment_service.core.terms import DisputeState, Kind, Verdict
-from payment_service.core.webhooks import Approved, AttemptNews, DisputeNews, News, Notice, RefundNews
+from payment_service.core.webhooks import Approved, AttemptNews, DisputeNews, MethodNews, News, Notice, RefundNews
 
 NAME = "PAYPAL"
 PAYMENT_ID_MAX = 64
@@ -41,6 +41,8 @@ class About(StrEnum):
     CAPTURE = "capture"
     REFUND = "refund"
     DISPUTE = "dispute"
+    WALLET = "payment_token"
+    """Saved at PayPal (paypal_methods.py): about no payment."""
 
 
 EVENTS: Mapping[str, About] = {
@@ -63,6 +65,9 @@ EVENTS: Mapping[str, About] = {
     "CUSTOMER.DISPUTE.CREATED": About.DISPUTE,
     "CUSTOMER.DISPUTE.UPDATED": About.DISPUTE,
     "CUSTOMER.DISPUTE.RESOLVED": About.DISPUTE,
+    # Also by its owner, at PayPal.
+    "VAULT.PAYMENT-TOKEN.DELETED": About.WALLET,
+    "VAULT.PAYMENT-TOKEN.DELETION-INITIATED": About.WALLET,
 }
 OUTCOMES: Mapping[str, DisputeState] = {
     "RESOLVED_SELLER_FAVOUR": DisputeState.WON,
@@ -86,6 +91,10 @@ def notice_of(body: bytes) -> Notice:
     about = EVENTS.get(kind)
     if about is None:
         return Notice(NAME, event_id, kind, created_at_ms, None, None, None, ())
+    if about is About.WALLET:
+        wallet = vault_id(thing.get("id"))
+        gone = (MethodNews(wallet, detached=True),) if wallet is not None else ()
+        return Notice(NAME, event_id, kind, created_at_ms, None, None, None, gone, refetch=wallet is not None)
     object_id = paypal_id(thing.get("id")) if about is About.ORDER else _order_of(thing)
     charge_id = capture_of(thing, about)
     news = dispute_news(thing) if about is About.DISPUTE else ()  # names the dispute

@@ -42,6 +42,11 @@ def paypal_id(value: object) -> str | None:
     return value if isinstance(value, str) and _ID.fullmatch(value) else None
 
 
+def vault_id(value: object) -> str | None:
+    """Of a setup or payment token; also of what a caller sent."""
+    return value if isinstance(value, str) and _VAULT_ID.fullmatch(value) else None
+
+
 def intent_of(call: ProviderCall) -> str:
     return "AUTHORIZE" if call.capture_method is CaptureMethod.MANUAL else "CAPTURE"
 
@@ -78,7 +83,7 @@ def pay_request(call: ProviderCall, object_id: str, *, with_token: bool) -> Requ
     action = "capture" if call.kind is Kind.CHARGE else "authorize"
     body: dict[str, Any] = {}
     if with_token and call.method_token is not None:
-        if not _VAULT_ID.fullmatch(call.method_token):
+        if vault_id(call.method_token) is None:
             return Answer(
                 Verdict.DECLINED, object_id=call.object_id, code="INVALID_PAYMENT_METHOD",
                 message="it is no id of a wallet saved at PayPal",

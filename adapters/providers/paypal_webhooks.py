@@ -24,6 +24,7 @@ from payment_service.adapters.providers.paypal_events import (
     order_news,
     payment_id_of,
 )
+from payment_service.adapters.providers.paypal_methods import TOKENS
 from payment_service.adapters.providers.paypal_requests import Request, order_request, paypal_id
 from payment_service.adapters.providers.paypal_signatures import (
     Certificates,
@@ -32,10 +33,11 @@ from payment_service.adapters.providers.paypal_signatures import (
     check_signature,
     transmission_of,
 )
-from payment_service.adapters.providers.registration import Sessions
+from payment_service.adapters.providers.registration import PROVIDER_UNAVAILABLE, RATE_LIMITED, Sessions
 from payment_service.adapters.providers.stripe_fields import Fields
 from payment_service.core.errors import Refused, Unavailable
-from payment_service.core.webhooks import DisputeNews, Notice
+from payment_service.core.ports import Answer
+from payment_service.core.webhooks import DisputeNews, MethodNews, Notice
 
 RETRY_AFTER_S = 5.0
 DISPUTE_NOT_READABLE = "DISPUTE_NOT_READABLE"
@@ -58,6 +60,10 @@ class PaypalWebhooks:
         self._webhook_id = webhook_id
         self._certificates = certificates
 
+    @property
+    def asks_to_verify(self) -> bool:
+        return self._certificates is None
+
     async def verify(self, headers: Mapping[str, str], body: bytes, now_ms: int) -> Notice:
         sent = transmission_of(headers, now_ms)
         if self._certificates is not None:
@@ -71,7 +77,7 @@ class PaypalWebhooks:
         return notice_of(body)
 
     async def refetch(self, notice: Notice) -> Notice:
-        """How the whole order stands now, or the dispute.
+        """How the whole order stands now, or the dispute, or whether a saved wallet is still there.
 
         Raises: Unavailable.
         """
@@ -80,6 +86,8 @@ class PaypalWebhooks:
             return replace(notice, refetch=False)
         if about is About.DISPUTE:
             return await self._dispute(notice)
+        if about is About.WALLET:
+            return await self._wallet(notice)
         object_id, payment_id = notice.object_id, notice.payment_id
         if object_id is None and notice.charge_id is not None:
             kind = About.AUTHORIZATION if about is About.AUTHORIZATION else About.CAPTURE
@@ -96,6 +104,12 @@ class PaypalWebhooks:
             payment_id=payment_id_of(order, About.ORDER) or payment_id,
         )  # fmt: skip
 
+    async def _wallet(self, notice: Notice) -> Notice:
+        """No news while PayPal still has it."""
+        named = [news.method_id for news in notice.news if isinstance(news, MethodNews)]
+        there = bool(named) and await self._get(f"{TOKENS}/{quote(named[0], safe='')}") is not None
+        return replace(notice, news=() if there else notice.news, refetch=False)
+
     async def _dispute(self, notice: Notice) -> Notice:
         """Credentials that may not read disputes leave it to a person: the event alone moves nothing."""
         named = [news.dispute_id for news in notice.news if isinstance(news, DisputeNews)]
@@ -109,7 +123,7 @@ class PaypalWebhooks:
             )  # fmt: skip
         if reply is None or (isinstance(reply, Reply) and reply.status in (403, 404)):
             return replace(notice, news=(), refetch=False, review=(*notice.review, DISPUTE_NOT_READABLE))
-        raise _away()
+        raise _away(reply)
 
     async def _ask_paypal(self, sent: Transmission, body: bytes) -> None:
         """The event goes back byte for byte: written anew, it would have another CRC. Raises Refused, Unavailable."""
@@ -126,7 +140,7 @@ class PaypalWebhooks:
             return
         if status == "FAILURE" or (isinstance(reply, Reply) and reply.status in (400, 422)):
             raise Refused("PayPal does not know this webhook", code="INVALID_SIGNATURE")
-        raise _away()
+        raise _away(reply)
 
     async def _get(self, path: str) -> Fields | None:
         """None: PayPal knows no such object. Raises Unavailable."""
@@ -134,9 +148,11 @@ class PaypalWebhooks:
         if isinstance(reply, Reply) and reply.status == 404:
             return None
         if not isinstance(reply, Reply) or reply.status != 200:
-            raise _away()
+            raise _away(reply)
         return Fields(reply.body)
 
 
-def _away() -> Unavailable:
-    return Unavailable("PayPal cannot be asked now", code="PROVIDER_UNAVAILABLE", retry_after_s=RETRY_AFTER_S)
+def _away(reply: Reply | Answer) -> Unavailable:
+    too_often = isinstance(reply, Reply) and reply.status == 429
+    code = RATE_LIMITED if too_often else PROVIDER_UNAVAILABLE
+    return Unavailable("PayPal cannot be asked now", code=code, retry_after_s=RETRY_AFTER_S)

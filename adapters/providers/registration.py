@@ -3,14 +3,15 @@
 Room: adapters/providers. A new provider is a new file here with a `PROVIDER`; no list elsewhere changes.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from aiohttp import ClientSession
 
 from payment_service.core.payment_method import MethodKeeper
 from payment_service.core.ports import Clock, Provider
+from payment_service.core.use_cases.call_provider import KEY_REFUSED as KEY_REFUSED
 from payment_service.core.webhooks import WebhookReader
 
 SettingsT = TypeVar("SettingsT", contravariant=True)
@@ -18,6 +19,18 @@ SettingsT = TypeVar("SettingsT", contravariant=True)
 
 Sessions = Callable[[], ClientSession]
 """Gives the process's one HTTP session; called inside the running loop, at the first request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """A question that changes nothing, which the provider answers only to whom it knows (401 and 403: not us)."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    setting: str
+    """The setting that has the key."""
+    body: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +46,8 @@ class Registration(Generic[SettingsT]):
     """Gives None when the settings that verify its webhooks are missing."""
     methods: Callable[[SettingsT, Clock, Sessions], MethodKeeper] | None = None
     """None: it keeps no methods of payment for us."""
+    hello: Callable[[SettingsT], Hello] | None = None
+    """For `payment-service doctor`. None: it is in this process."""
     networked: bool | Callable[[SettingsT], bool] = True
     """False: in this process. It has no rate to keep, and its troubles are asked for by a test: no breaker."""
 
@@ -55,8 +70,6 @@ NOT_FOUND = "NOT_FOUND"
 """UNKNOWN, by a look-up: the provider does not know it, yet. Never NOT_SENT."""
 OBJECT_NOT_OURS = "OBJECT_NOT_OURS"
 """DECLINED and closed: the provider object that the caller named (`adopted`) is not of this payment."""
-KEY_REFUSED = "PROVIDER_KEY_REFUSED"
-"""NOT_SENT: it looked at our credentials and at nothing else (401, 403). No call gets through until that is mended."""
 NOT_UNDERSTOOD = "ANSWER_NOT_UNDERSTOOD"
 """UNKNOWN: a word, status or body that is in no table of ours."""
 IDEMPOTENCY_MISMATCH = "IDEMPOTENCY_MISMATCH"

@@ -5,6 +5,8 @@ what the answers mean, with the table VERDICTS: stripe_answers.py; webhooks: str
 Retry rule: every POST carries our idempotency key. Stripe keeps the first answer under it for 24 hours, a 500 included;
 what was refused as invalid, and what met the same key at work, is not kept (docs.stripe.com/api/idempotent_requests,
 /error-low-level). So an error of a confirmed key is the truth, and a later doubt is settled by reading the object.
+What moves no money (making a PaymentIntent, cancelling one) goes on under a next key when its key has kept a 500: else
+the payment could not be paid, or let go, for as long as Stripe keeps that.
 
 Without a means of payment a charge is the front end's: the PaymentIntent is made, its client secret is the next action,
 and asking again reads how it stands. A PaymentIntent that a front end names (`adopted`) is read and checked first.
@@ -18,7 +20,7 @@ from typing import Protocol
 
 from pydantic import SecretStr
 
-from payment_service.adapters.providers.registration import NOT_FOUND, Registration, Sessions
+from payment_service.adapters.providers.registration import NOT_FOUND, Hello, Registration, Sessions
 from payment_service.adapters.providers.stripe_answers import (
     NOT_DONE,
     created_answer,
@@ -30,7 +32,7 @@ from payment_service.adapters.providers.stripe_answers import (
     refund_answer,
     wants_another_look,
 )
-from payment_service.adapters.providers.stripe_api import Reply, StripeApi
+from payment_service.adapters.providers.stripe_api import API_VERSION, Reply, StripeApi
 from payment_service.adapters.providers.stripe_fields import Fields, identity
 from payment_service.adapters.providers.stripe_methods import StripeMethods
 from payment_service.adapters.providers.stripe_requests import (
@@ -98,6 +100,12 @@ def _webhooks(settings: StripeSettings, clock: Clock, sessions: Sessions) -> Web
     return StripeWebhooks(secrets, _api(settings, sessions), _live_mode(settings)) if secrets else None
 
 
+def _hello(settings: StripeSettings) -> Hello:
+    key = settings.stripe_secret_key.get_secret_value() if settings.stripe_secret_key is not None else ""
+    headers = {"Authorization": f"Bearer {key}", "Stripe-Version": API_VERSION}
+    return Hello("GET", f"{settings.stripe_api_base}/v1/payment_intents?limit=1", headers, "STRIPE_SECRET_KEY")
+
+
 PROVIDER: Registration[StripeSettings] = Registration(
     name=NAME,
     configured=lambda settings: settings.stripe_secret_key is not None,
@@ -105,6 +113,7 @@ PROVIDER: Registration[StripeSettings] = Registration(
     rate_per_s=lambda settings: settings.stripe_rate_per_s,
     webhooks=_webhooks,
     methods=lambda settings, clock, sessions: StripeMethods(_api(settings, sessions)),
+    hello=_hello,
 )
 
 
@@ -121,7 +130,7 @@ class StripeProvider:
         request = create_request(call)
         if isinstance(request, Answer):
             return request
-        reply = await self._ask(call, request)
+        reply = await self._ask(call, request, on=True)
         return reply if isinstance(reply, Answer) else created_answer(call, reply, self._live)
 
     async def send(self, call: ProviderCall) -> Answer:
@@ -136,7 +145,7 @@ class StripeProvider:
         request = send_request(call)
         if isinstance(request, Answer):
             return request
-        reply = await self._ask(call, request)
+        reply = await self._ask(call, request, on=call.kind is Kind.VOID)
         if isinstance(reply, Answer):
             return reply
         if wants_another_look(call, reply):
@@ -208,8 +217,8 @@ class StripeProvider:
             return refund_answer(call, reply.body, self._live)
         return intent_answer(call, reply.body, self._live)
 
-    async def _ask(self, call: ProviderCall, request: Request) -> Reply | Answer:
-        reply = await self._api.ask(request)
+    async def _ask(self, call: ProviderCall, request: Request, *, on: bool = False) -> Reply | Answer:
+        reply = await (self._api.ask_on if on else self._api.ask)(request)
         if isinstance(reply, Answer):
             return replace(reply, object_id=call.object_id)
         if reply.status in (401, 403):

@@ -6,7 +6,7 @@ the connections are the process's own, so that there is one place that opens and
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
@@ -22,6 +22,8 @@ API_VERSION = "2026-10-28.endive"
 CONNECT_S = 3.0
 TIMEOUT_SHARE = 0.9
 """Of the guard's deadline: an answer that is late is told apart here, and a second question may still fit."""
+KEYS_MAX = 4
+"""Of one request that moves no money. Everybody takes them in the same order, so two workers come to one object."""
 BODY_MAX = 2_000_000
 """Bytes of an answer: a page of 100 refunds is about 100 KB."""
 
@@ -36,6 +38,8 @@ class Reply:
 
     status: int
     body: Mapping[str, Any]
+    replayed: bool = False
+    """Stripe has kept it under the key, and gives it to whoever asks with that key."""
 
 
 class StripeApi:
@@ -56,12 +60,25 @@ class StripeApi:
         try:
             response = await self._client.raw_request_async(request.method, request.path, **request.params, **options)
         except stripe.StripeError as error:
-            return Reply(error.http_status or 0, _object(error.json_body))
+            return Reply(error.http_status or 0, _object(error.json_body), _is_replayed(error.headers))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             return Answer(Verdict.NOT_SENT, code=PROVIDER_UNAVAILABLE, message="Stripe cannot be reached")
         except (aiohttp.ClientError, TimeoutError):
             return Answer(Verdict.UNKNOWN, code=PROVIDER_TIMEOUT, message="Stripe gave no whole answer")
         return Reply(response.code, _object(response.data))
+
+    async def ask_on(self, request: Request) -> Reply | Answer:
+        """For what moves no money: past keys that have kept a 500, of which KEYS_MAX are tried."""
+        reply = await self.ask(request)
+        for number in range(2, KEYS_MAX + 1):
+            if isinstance(reply, Answer) or reply.status < 500 or not reply.replayed:
+                break
+            reply = await self.ask(replace(request, key=f"{request.key}:{number}"))
+        return reply
+
+
+def _is_replayed(headers: Mapping[str, str] | None) -> bool:
+    return any(name.lower() == "idempotent-replayed" and value == "true" for name, value in (headers or {}).items())
 
 
 def _object(data: object) -> Mapping[str, Any]:

@@ -91,7 +91,7 @@ class StripeMethods:
         """Made once per user: the key is the same whoever asks, and the id is stored by us."""
         key = f"customer:{_digest(user_id, instead_of)}"
         params = {"metadata": {"user_id": user_id[:METADATA_LENGTH_MAX]}}
-        reply = await self._api.ask(Request("post", "/v1/customers", params, key))
+        reply = await self._api.ask_on(Request("post", "/v1/customers", params, key))
         made = identity(reply.body.get("id")) if isinstance(reply, Reply) and reply.status == 200 else None
         return made if made is not None else replace(_failed(reply), verdict=Verdict.NOT_SENT)
 

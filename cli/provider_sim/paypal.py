@@ -2,8 +2,9 @@
 
 Room: cli/provider_sim. Keys as in developer.paypal.com/reference/guidelines/idempotency: a repeat is answered with the
 latest state of what the first one made; without a key it is done again; of two at once the second fails. Orders keep
-them 6 hours, payments 45 days; void and PATCH have none. What was refused keeps nothing. PayPal does not say what it
-does with another body under a key of the past: here that is an error, so that nobody's mistake stays unseen.
+them 6 hours, payments 45 days, the vault 3 hours; void, PATCH and DELETE have none. What was refused keeps nothing.
+PayPal does not say what it does with another body under a key of the past: here that is an error, so that nobody's
+mistake stays unseen.
 """
 
 import base64
@@ -31,12 +32,14 @@ from payment_service.cli.provider_sim.paypal_books import PROVIDER, Books, kind_
 from payment_service.cli.provider_sim.paypal_orders import Orders
 from payment_service.cli.provider_sim.paypal_payments import Authorizations, Captures, Disputes
 from payment_service.cli.provider_sim.paypal_signing import CERTS_PATH, Signing, canonical
+from payment_service.cli.provider_sim.paypal_vault import Vault
 from payment_service.cli.provider_sim.world import Thing, World, digest, now_ms
 
 KEY_LENGTH_MAX = 108
 HOUR_MS = 3_600_000
 ORDER_KEYS_MS = 6 * HOUR_MS
 PAYMENT_KEYS_MS = 45 * 24 * HOUR_MS
+VAULT_KEYS_MS = 3 * HOUR_MS
 MINIMAL = ("id", "status", "links")
 """What an answer shows without `Prefer: return=representation`."""
 
@@ -56,6 +59,7 @@ class Route:
 def register(app: web.Application, world: World) -> None:
     books, signing, tokens = Books(world), Signing(world), Tokens(world)
     orders, held, captures, disputes = Orders(books), Authorizations(books), Captures(books), Disputes(books)
+    vault, setup, saved = Vault(books), "/v3/vault/setup-tokens", "/v3/vault/payment-tokens"
     door = Door(world, Dialect(PROVIDER, trouble, lambda asked: asked.headers.get("PayPal-Request-Id")))
     order, authorization, capture = "/v2/checkout/orders", "/v2/payments/authorizations", "/v2/payments/captures"
     for route in (
@@ -71,6 +75,11 @@ def register(app: web.Application, world: World) -> None:
         Route("POST", capture + "/{id}/refund", "refund", captures.refund, 201, PAYMENT_KEYS_MS),
         Route("GET", "/v2/payments/refunds/{id}", "refund", captures.read_refund),
         Route("GET", "/v1/customer/disputes/{id}", "dispute", disputes.read),
+        Route("POST", setup, "setup_token", vault.create_setup, 201, VAULT_KEYS_MS),
+        Route("GET", setup + "/{id}", "setup_token", vault.read_setup),
+        Route("POST", saved, "payment_token", vault.create_token, 201, VAULT_KEYS_MS),
+        Route("GET", saved + "/{id}", "payment_token", vault.read_token),
+        Route("DELETE", saved + "/{id}", "", vault.delete_token, 204),
     ):
         app.router.add_route(route.method, route.path, door.to(_Guarded(books, tokens, route)))
     app.router.add_post("/v1/oauth2/token", door.to(tokens.give))
@@ -81,16 +90,16 @@ def register(app: web.Application, world: World) -> None:
     app.router.add_get("/_sim/paypal/root.pem", signing.root)
     app.router.add_post("/_sim/paypal/end_tokens", tokens.end)
     world.webhooks.sign_with(PROVIDER, signing.sign)
-    _beside(world, orders, held, captures, disputes)
+    world.on_approved |= {kind_of("order"): orders.approved, kind_of("setup_token"): vault.approved}
+    _beside(world, held, captures, disputes)
 
 
-def _beside(world: World, orders: Orders, held: Authorizations, captures: Captures, disputes: Disputes) -> None:
+def _beside(world: World, held: Authorizations, captures: Captures, disputes: Disputes) -> None:
     """What happens without a request to the API."""
     order, authorization, capture, refund, dispute = (
         kind_of(name) for name in ("order", "authorization", "capture", "refund", "dispute")
     )
     world.on_due |= {authorization: held.settled, capture: captures.settled, refund: captures.refund_settled}
-    world.on_approved |= {order: orders.approved}
     world.dashboard |= {
         (order, "refund"): captures.made_in_dashboard,
         (capture, "refund"): captures.made_in_dashboard,
@@ -168,7 +177,8 @@ class _Guarded:
         try:
             self._tokens.check(asked)
             body = parsed(asked.body)
-            if route.method != "GET" and asked.headers.get("Content-Type", "").split(";")[0] != "application/json":
+            content_type = asked.headers.get("Content-Type", "").split(";")[0]
+            if route.method not in ("GET", "DELETE") and content_type != "application/json":
                 raise PaypalError(415, "", "The content type is application/json.")
             key = asked.headers.get("PayPal-Request-Id") if route.keys_ms is not None else None
             if key is not None and not 1 <= len(key) <= KEY_LENGTH_MAX:
@@ -222,7 +232,8 @@ class _Guarded:
 
 
 def _whole(asked: Asked) -> bool:
-    return "return=representation" in asked.headers.get("Prefer", "")
+    """The vault knows no other answer."""
+    return asked.path.startswith("/v3/") or "return=representation" in asked.headers.get("Prefer", "")
 
 
 def _verify(tokens: Tokens, signing: Signing, asked: Asked) -> Reply:

@@ -9,14 +9,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 from payment_service.cli.provider_sim.paypal_ask import missing, money
-from payment_service.cli.provider_sim.stripe_cards import CARDS, Card
+from payment_service.cli.provider_sim.stripe_cards import CARDS, Card, card_of
 from payment_service.cli.provider_sim.world import Impossible, Thing, World, digest, now_ms, shown
 
 PROVIDER = "paypal"
 ID_LENGTH = 17
+TIMED = ("order", "authorization", "capture", "refund", "dispute")
+"""What says when it changed."""
 DEFAULT_REFERENCE = "default"
 """`reference_id` of a purchase unit that was given none."""
-VERSIONS = {"order": "2.0", "authorization": "2.0", "capture": "2.0", "refund": "2.0", "dispute": "1.0"}
+VERSIONS = {
+    "order": "2.0", "authorization": "2.0", "capture": "2.0", "refund": "2.0", "dispute": "1.0", "payment_token": "3.0",
+}  # fmt: skip
 
 
 def kind_of(name: str) -> str:
@@ -49,19 +53,23 @@ class Books:
         return [self.get(name, object_id) for object_id in ids]
 
     def put(self, name: str, thing: Thing) -> Thing:
-        thing["update_time"] = stamp(now_ms())
+        if name in TIMED:
+            thing["update_time"] = stamp(now_ms())
         self.world.put(kind_of(name), thing)
         return thing
 
-    def new(self, name: str, key: str | None, amount_minor: int, currency: str, **fields: Any) -> Thing:
-        """The same id for the same key, so that a seed repeats its faults; never one that is there."""
+    def new_id(self, name: str, key: str | None) -> str:
+        """The same for the same key, so that a seed repeats its faults; never one that is there."""
         basis, tried = key if key is not None else str(now_ms()), 0
         made = digest(basis, name)[:ID_LENGTH].upper()
         while self.world.kind_of(made) is not None:
             tried += 1
             made = digest(made, tried, now_ms())[:ID_LENGTH].upper()
+        return made
+
+    def new(self, name: str, key: str | None, amount_minor: int, currency: str, **fields: Any) -> Thing:
         return {
-            "id": made, "create_time": stamp(now_ms()), "amount": money(amount_minor, currency),
+            "id": self.new_id(name, key), "create_time": stamp(now_ms()), "amount": money(amount_minor, currency),
             "_minor": amount_minor, "_currency": currency, "_key": key, "_due_ms": None, **fields,
         }  # fmt: skip
 
@@ -73,6 +81,8 @@ class Books:
             return self._order(thing, links)
         if name == "dispute":
             return shown({key: value for key, value in thing.items() if key != "id"}) | {"links": links}
+        if name == "setup_token" and thing["status"] == "PAYER_ACTION_REQUIRED":
+            links.append({"href": self.page(thing), "rel": "approve", "method": "GET"})
         if name == "refund":
             up = self.url(f"{self.path('capture')}/{thing['_capture']}")
             links.append({"href": up, "rel": "up", "method": "GET"})
@@ -92,8 +102,9 @@ class Books:
             links.append({"href": self.page(order), "rel": rel, "method": "GET"})
         return shown(order) | {"purchase_units": [unit], "links": links}
 
-    def page(self, order: Thing) -> str:
-        return self.url(f"/_sim/approve/{order['id']}")
+    def page(self, thing: Thing) -> str:
+        """Of an order or a setup token."""
+        return self.url(f"/_sim/approve/{thing['id']}")
 
     def url(self, path: str) -> str:
         return self.world.settings.public_url + path
@@ -104,6 +115,8 @@ class Books:
                 return "/v2/checkout/orders"
             case "dispute":
                 return "/v1/customer/disputes"
+            case "setup_token" | "payment_token":
+                return f"/v3/vault/{name.replace('_', '-')}s"
             case _:
                 return f"/v2/payments/{name}s"
 
@@ -140,6 +153,13 @@ class Books:
 
     def card_of(self, order: Thing) -> Card:
         return CARDS[order["_card"] or "visa"]
+
+    def wallet_of(self, token: str) -> str | None:
+        """The name of what a saved wallet, or a test token that stands for one, pays with. None: there is none."""
+        saved = self.world.get(kind_of("payment_token"), token)
+        if saved is None:
+            return card_of(token)
+        return None if saved["_gone"] else str(saved["_card"])
 
     def taken(self, thing: Thing) -> Thing:
         """The capture of an order, or itself. Raises Impossible for those who ask through /_sim."""

@@ -1,8 +1,8 @@
 """`/v2/checkout/orders`: create, read, patch, capture, authorize; and the shopper's approval.
 
 Room: cli/provider_sim. developer.paypal.com/docs/api/orders/v2. Approving moves no money: capturing or
-authorizing does. A means of payment is a saved wallet (`payment_source.paypal.vault_id`), of which the test tokens
-decide what happens (stripe_cards.py), or the wallet with which the order was approved.
+authorizing does. A means of payment is a saved wallet (`payment_source.paypal.vault_id`: of paypal_vault.py, or a test
+token, which decides what happens, see stripe_cards.py), or the wallet with which the order was approved.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from payment_service.cli.provider_sim.paypal_ask import (
     text_of,
 )
 from payment_service.cli.provider_sim.paypal_books import DEFAULT_REFERENCE, Books
-from payment_service.cli.provider_sim.stripe_cards import CARDS, Card, card_of
+from payment_service.cli.provider_sim.stripe_cards import CARDS, Card
 from payment_service.cli.provider_sim.world import Thing
 
 INTENTS = ("CAPTURE", "AUTHORIZE")
@@ -147,7 +147,7 @@ class Orders:
         named = (ask.table("payment_source").get("paypal") or {}).get("vault_id")
         if named is None and order["status"] != "APPROVED":
             raise impossible("ORDER_NOT_APPROVED")
-        name = card_of(named if named is not None else order["_approved_with"] or "tok_visa")
+        name = self._books.wallet_of(named if named is not None else order["_approved_with"] or "tok_visa")
         if name is None:
             raise impossible("TOKEN_ID_NOT_FOUND")
         order["_card"] = name

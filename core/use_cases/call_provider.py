@@ -26,6 +26,8 @@ RECORD_DELAY_S_MAX = 5.0
 CANCELLED = "CANCELLED"
 SECOND_OBJECT = "SECOND_OBJECT"
 """Why a call was not made although the provider object was: final, unlike a provider that was out of reach."""
+KEY_REFUSED = "PROVIDER_KEY_REFUSED"
+"""NOT_SENT: it looked at our credentials and at nothing else (401, 403). No call gets through until that is mended."""
 
 
 @dataclass(slots=True)
@@ -98,6 +100,8 @@ class Calling:
     async def record(self, call: ProviderCall, answer: Answer, source: Source = Source.LIVE) -> Outcome:
         now = self.clock.now_ms()
         self.metrics.count("payment_attempts", provider=call.provider, kind=call.kind, verdict=answer.verdict)
+        if answer.code == KEY_REFUSED:
+            self.alarm(KEY_REFUSED, call)
         if answer.verdict is Verdict.PENDING and answer.next_action is not None and call.kind in TAKES_MONEY:
             return await self.tell(
                 RequireAction(call.payment_id, "", now, call.number, answer.next_action.type, now + self.action_ttl_ms),

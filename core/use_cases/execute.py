@@ -12,6 +12,7 @@ Room: core/use_cases. Awaits on ports only.
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from contextvars import Context, copy_context
 from dataclasses import field, replace
 from typing import Any
 
@@ -74,6 +75,8 @@ class _Job:
     command: Command
     context: CallContext
     future: asyncio.Future[Outcome]
+    where: Context = field(default_factory=copy_context)
+    """Whoever asked for it, for logs and traces: one that waited in its lane is not started by who was before it."""
     change: Change | None = None
     claimed_at: float = 0.0
     lost: bool = False
@@ -145,7 +148,7 @@ class Execute:
             self._spawn(job, error)
 
     def _spawn(self, job: _Job, failed: BaseException | None = None) -> None:
-        task = asyncio.get_running_loop().create_task(self._run(job, failed))
+        task = asyncio.get_running_loop().create_task(self._run(job, failed), context=job.where)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -153,7 +156,7 @@ class Execute:
         lane = self._lanes[job.command.payment_id]
         lane.popleft()
         if lane:
-            self._start(lane[0])
+            lane[0].where.run(self._start, lane[0])
         else:
             del self._lanes[job.command.payment_id]
         if not job.future.done():

@@ -377,7 +377,8 @@ class PaymentDesk:
 
 def _answered(caller: Caller, payment: Payment, secrets: Secrets, *, created: bool = False) -> Answered:
     """`next_action` lets whoever has it pay: it is for the shopper alone, not for a service or an admin."""
-    acts = status_of(payment) is Status.REQUIRES_ACTION and caller.user_id == payment.user_id
+    shopper = caller.user_id == payment.user_id and not caller.operator
+    acts = shopper and status_of(payment) is Status.REQUIRES_ACTION
     return Answered(payment, secrets.next_action if acts else None, created)
 
 

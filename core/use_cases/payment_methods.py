@@ -71,7 +71,7 @@ class MethodRequests(Protocol):
     Unavailable (503, nothing happened)."""
 
     async def save(
-        self, caller: Caller, *, type: str, provider: str, token: str, is_default: bool, return_url: str | None
+        self, caller: Caller, *, type: str, provider: str, token: str | None, is_default: bool, return_url: str | None
     ) -> Saved: ...
 
     async def listed(self, caller: Caller) -> Sequence[ShownMethod]: ...
@@ -104,20 +104,23 @@ class PaymentMethods:
     """One was removed here: the sweep need not wait."""
 
     async def save(
-        self, caller: Caller, *, type: str, provider: str, token: str, is_default: bool, return_url: str | None
+        self, caller: Caller, *, type: str, provider: str, token: str | None, is_default: bool, return_url: str | None
     ) -> Saved:
         user_id = _user(caller)
         if provider not in self.keepers:
             raise Refused(f"payment methods of {provider} cannot be saved here", code="PROVIDER_NOT_CONFIGURED")
         if (type == PAYPAL) != (provider == "PAYPAL"):
             raise invalid_field("type", f"is not one of {provider}")
+        if token is None and type != PAYPAL:
+            raise invalid_field("token", "is required")
         if is_saved(token):
             raise invalid_field("token", "must be a token of the provider")
         asked = Method(
             f"{PREFIX}{self.new_id()}", user_id, provider, type, MethodStatus.PENDING, self.clock.now_ms(),
             wants_default=is_default, secrets=MethodSecrets(given=token, return_url=return_url),
         )  # fmt: skip
-        stored = await self.store.begin(asked, METHODS_MAX, LEASE_S)
+        before = await self._asked_before(asked) if token is None else None
+        stored = before or await self.store.begin(asked, METHODS_MAX, LEASE_S)
         if stored.method_id == asked.method_id:
             return await self._save(stored)
         shown = await self.settled(stored)
@@ -126,6 +129,16 @@ class PaymentMethods:
         if is_default and shown.method.status is MethodStatus.ACTIVE and not shown.method.is_default:
             shown = ShownMethod(await self.make_default(caller, shown.method.method_id))
         return Saved(shown)
+
+    async def _asked_before(self, asked: Method) -> Method | None:
+        """What this user was sent to the provider for, from the same page, and has not approved: asking again leads
+        there again."""
+        for method in await self.store.listed(asked.user_id):
+            waits = method.status in (MethodStatus.PENDING, MethodStatus.REQUIRES_ACTION)
+            same = (method.provider, method.secrets.return_url) == (asked.provider, asked.secrets.return_url)
+            if waits and same and method.secrets.given is None:
+                return method
+        return None
 
     async def _save(self, method: Method) -> Saved:
         answer = await self.ask_to_keep(method)

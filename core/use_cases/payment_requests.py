@@ -27,9 +27,13 @@ class Caller:
     """The Idempotency-Key of this request."""
     bearer: str | None = field(default=None, repr=False, compare=False)
     """The user's own token, where the order service is to be asked with it."""
+    operator: bool = False
+    """Somebody of the house, at the console: never the shopper, also where the id is the same."""
 
     @property
     def by(self) -> str:
+        if self.operator:
+            return f"operator:{self.user_id}"
         return f"user:{self.user_id}" if self.user_id is not None else "service"
 
     @property

@@ -12,6 +12,7 @@ Room: core/use_cases. Awaits on ports only.
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Mapping
+from contextvars import Context
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +20,14 @@ from payment_service.core.errors import Malformed, PaymentError, Refused, Unavai
 from payment_service.core.payment import Payment, attempt_of, provider_key, refund_of
 from payment_service.core.ports import Answer, CallQueue, ClaimedCall, Clock, Metrics, Provider, ProviderCall
 from payment_service.core.terms import REFUND_OPEN, TAKES_MONEY, UNSETTLED, Kind, Verdict
-from payment_service.core.use_cases.call_provider import CANCELLED, SECOND_OBJECT, Calling, is_open, is_wanted
+from payment_service.core.use_cases.call_provider import (
+    CANCELLED,
+    KEY_REFUSED,
+    SECOND_OBJECT,
+    Calling,
+    is_open,
+    is_wanted,
+)
 from payment_service.core.use_cases.execute import Execute, Outcome
 from payment_service.core.use_cases.reconcile import NOT_CONFIGURED, Reconciler
 
@@ -35,9 +43,9 @@ DRAIN_POLL_S = 0.02
 """How often `stop` looks for calls that were admitted and have not begun."""
 SEND_RETRY_S = 5.0
 """Pause before a scheduled call that was certainly not sent is tried again."""
-NOT_CONFIGURED_RETRY_S = 20.0
-"""The same while this worker has no such provider: another one may have it."""
-NOT_CONFIGURED_TRIES = 3
+UNSENDABLE_RETRY_S = 20.0
+"""The same while this worker has no such provider (another one may have it), or a key that the provider refuses."""
+UNSENDABLE_TRIES = 3
 """After so many of these pauses a person is asked; it is tried on, and alarmed each time."""
 
 
@@ -108,9 +116,10 @@ class Effects:
         return self._spawn(call.key, self._perform(call, claimed_at), release)
 
     def _spawn(
-        self, key: str, work: Coroutine[Any, Any, Outcome | None], release: Callable[[], None]
-    ) -> asyncio.Task[Outcome | None]:
-        task = asyncio.get_running_loop().create_task(work)
+        self, key: str, work: Coroutine[Any, Any, Outcome | None], release: Callable[[], None],
+        where: Context | None = None,
+    ) -> asyncio.Task[Outcome | None]:  # fmt: skip
+        task = asyncio.get_running_loop().create_task(work, context=where)
         self._running[key] = task
         task.add_done_callback(lambda done: self._ended(key, done, release))
         return task
@@ -202,7 +211,7 @@ class Effects:
 
     def _take(self, claim: ClaimedCall) -> None:
         work = self._send_scheduled(claim) if claim.tries == 0 else self.reconciler.reconcile(claim)
-        self._spawn(claim.call.key, work, self._leave)
+        self._spawn(claim.call.key, work, self._leave, claim.where)
 
     # --- calls of ours ---------------------------------------------------------------------------------------
 
@@ -223,27 +232,30 @@ class Effects:
         if not is_wanted(payment, call):
             return await calling.record(call, Answer(Verdict.NOT_SENT, code=CANCELLED))
         if call.provider not in self.providers:
-            await self._without_provider(payment, call)
+            await self._unsendable(payment, call, NOT_CONFIGURED)
             return None
         if call.kind in TAKES_MONEY and payment.object_open:
             call = replace(call, object_id=payment.object_id)
         answer = await calling.call(call, claim.claimed_at)
+        if answer is not None and answer.code == KEY_REFUSED:
+            await self._unsendable(payment, call, KEY_REFUSED)
+            return None
         unsent = answer is not None and answer.verdict is Verdict.NOT_SENT
         if answer is None or (unsent and answer.code not in (CANCELLED, SECOND_OBJECT)):
             await self._put_back(call, SEND_RETRY_S)
             return None
         return await calling.record(call, answer)
 
-    async def _without_provider(self, payment: Payment, call: ProviderCall) -> None:
-        """A worker that lacks a provider must not keep its calls in silence: nobody waits for a scheduled one."""
-        self.calling.alarm(NOT_CONFIGURED, call)
+    async def _unsendable(self, payment: Payment, call: ProviderCall, reason: str) -> None:
+        """A worker that cannot send must not keep its calls in silence: nobody waits for a scheduled one."""
+        self.calling.alarm(reason, call)
         if call.kind is Kind.REFUND:
             since_ms = refund_of(payment, call.number).created_at_ms
         else:
             since_ms = attempt_of(payment, call.number).started_at_ms
-        if self.clock.now_ms() - since_ms >= NOT_CONFIGURED_TRIES * NOT_CONFIGURED_RETRY_S * 1000:
-            await self.calling.flag(call, f"{NOT_CONFIGURED}:{call.provider}")
-        await self._put_back(call, NOT_CONFIGURED_RETRY_S)
+        if self.clock.now_ms() - since_ms >= UNSENDABLE_TRIES * UNSENDABLE_RETRY_S * 1000:
+            await self.calling.flag(call, f"{reason}:{call.provider}")
+        await self._put_back(call, UNSENDABLE_RETRY_S)
 
     async def _put_back(self, call: ProviderCall, delay_s: float, *, sent: bool = False) -> None:
         """This claim sent nothing, for certain. Nothing happens if somebody else has it by now."""

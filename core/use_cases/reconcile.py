@@ -7,7 +7,9 @@ Room: core/use_cases. Awaits on ports only. Called with a claim, by whichever wo
   same key, so that the provider does it once. The window counts from when it may first have been sent: a shopper who
   left is not charged hours later.
 - After that a charge's object is cancelled at the provider (`GiveUp`), and only that makes it a no. A void may be sent
-  again at any time: it takes nobody's money. A capture or refund is looked up, and never guessed.
+  again at any time: it takes nobody's money. A capture or refund has no shopper who could have left: it is sent again
+  as long as every provider keeps its key, unless money went back beside us meanwhile (a person may have made up for
+  it). Later it is looked up, and never guessed.
 - Without an object nothing can have been confirmed: confirming needs its committed id, and making it moves no money
   and has a key of its own. An object that was made and not committed is never paid: nobody got its secret.
 - A shopper's time is only up when the provider still waits for them: what they did in time may not have been told.
@@ -19,7 +21,7 @@ from enum import StrEnum
 
 from payment_service.core.commands import ExpireAction, GiveUp, StartCharge
 from payment_service.core.errors import Refused
-from payment_service.core.payment import Payment, attempt_of, is_unanswered, no_answer, refund_of, subject_of
+from payment_service.core.payment import Payment, Refund, attempt_of, is_unanswered, no_answer, refund_of, subject_of
 from payment_service.core.ports import Answer, ClaimedCall, ProviderCall
 from payment_service.core.terms import TAKES_MONEY, AttemptState, Kind, RefundStatus, Source, Verdict
 from payment_service.core.use_cases.call_provider import Calling, is_open, is_wanted
@@ -27,6 +29,8 @@ from payment_service.core.use_cases.execute import Outcome
 
 LOOKUP_DELAYS_S = (5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 21600.0, 86400.0)
 """Pauses between look-ups of one call (design §4); the last one repeats."""
+KEYS_KEPT_S = 18_000.0
+"""So long every provider does the same key once: Stripe keeps them for a day, PayPal for six hours and more."""
 NO_ANSWER = "NO_ANSWER"
 NOT_CONFIGURED = "PROVIDER_NOT_CONFIGURED"
 NO_OBJECT = "NO_OBJECT"
@@ -41,16 +45,27 @@ class Next(StrEnum):
     WAIT = "WAIT"
 
 
-def next_step(payment: Payment, call: ProviderCall, *, in_window: bool) -> Next:
-    """`in_window`: it may first have been sent so recently that it may be sent again."""
+def next_step(payment: Payment, call: ProviderCall, *, in_window: bool, key_kept: bool) -> Next:
+    """`in_window`: it may first have been sent so recently that the shopper still waits. `key_kept`: that the provider
+    still knows its key."""
     if call.kind is Kind.REFUND:
-        doubtful = refund_of(payment, call.number).status in (RefundStatus.PENDING, RefundStatus.UNKNOWN)
-        return Next.SEND_AGAIN if doubtful and in_window else Next.WAIT
+        refund = refund_of(payment, call.number)
+        doubtful = refund.status in (RefundStatus.PENDING, RefundStatus.UNKNOWN)
+        again = in_window or (key_kept and not _went_back_beside_us(payment, refund))
+        return Next.SEND_AGAIN if doubtful and again else Next.WAIT
     if not is_unanswered(attempt_of(payment, call.number)):
         return Next.WAIT  # the provider has it, the shopper has to act, or a void in flight decides
-    if call.kind is Kind.VOID or (in_window and is_wanted(payment, call)):
+    in_time = key_kept if call.kind is Kind.CAPTURE else in_window
+    if call.kind is Kind.VOID or (in_time and is_wanted(payment, call)):
         return Next.SEND_AGAIN
     return Next.GIVE_UP if call.kind in TAKES_MONEY else Next.WAIT
+
+
+def _went_back_beside_us(payment: Payment, refund: Refund) -> bool:
+    """By the dashboard or the bank, since this refund was asked for."""
+    return payment.disputed > 0 or any(
+        it.by == "provider" and it.created_at_ms >= refund.created_at_ms for it in payment.refunds
+    )
 
 
 @dataclass(slots=True)
@@ -100,7 +115,8 @@ class Reconciler:
         payment = await self._load(call)
         if not is_open(payment, call):
             return None
-        match next_step(payment, call, in_window=self._in_window(claim)):
+        key_kept = self._since_sent_s(claim) < KEYS_KEPT_S
+        match next_step(payment, call, in_window=self._in_window(claim), key_kept=key_kept):
             case Next.SEND_AGAIN:
                 if not await calling.leased(call, claim.claimed_at):
                     return None
@@ -151,8 +167,11 @@ class Reconciler:
         return None if answer is None else await self._record(claim, call, _at_most_unknown(answer), Source.LIVE)
 
     def _in_window(self, claim: ClaimedCall) -> bool:
-        since_claim = self.calling.clock.monotonic_s() - claim.claimed_at
-        return claim.sent_for_s + since_claim < self.resend_window_s
+        return self._since_sent_s(claim) < self.resend_window_s
+
+    def _since_sent_s(self, claim: ClaimedCall) -> float:
+        """Since it may first have been sent."""
+        return claim.sent_for_s + self.calling.clock.monotonic_s() - claim.claimed_at
 
     async def _load(self, call: ProviderCall) -> Payment:
         loaded = await self.calling.execute.store.load(call.payment_id)

@@ -241,7 +241,7 @@ async def test_an_ill_provider_is_not_asked_until_one_call_found_it_well() -> No
     assert not g.provider.available
     assert len(g.inner.asked) == 3
     assert g.metrics.counts["provider_refusals", "SCRIPTED", "CHARGE", "breaker"] == 1
-    assert g.metrics.gauges["provider_breaker_open", "SCRIPTED"] == 1
+    assert g.provider.gauges()["provider_breaker_open"]() == 1
 
     g.clock.pass_s(10)
     gate = asyncio.Event()
@@ -257,7 +257,7 @@ async def test_an_ill_provider_is_not_asked_until_one_call_found_it_well() -> No
     gate.set()
     assert (await probe) is NO, "a decline shows that it is well"
     assert await g.provider.send(CALL) is YES
-    assert g.metrics.gauges["provider_breaker_open", "SCRIPTED"] == 0
+    assert g.provider.gauges()["provider_breaker_open"]() == 0
 
 
 async def test_declines_and_not_found_never_open_it() -> None:
@@ -344,8 +344,7 @@ def test_limits_come_from_the_settings_and_the_registration() -> None:
     networked: Registration[Some] = Registration(
         "SOME", lambda _: True, lambda *_: Scripted(YES), rate_per_s=lambda settings: settings.some_rate_per_s
     )
-    assert limits_for(networked, Some(), workers=50) == GuardLimits(7, 3.0, 1.5, RateRule(0.5, 1.0), BREAKER)
-    assert limits_for(networked, Some()).rate == RateRule(25.0, 25.0)
+    assert limits_for(networked, Some()) == GuardLimits(7, 3.0, 1.5, RateRule(25.0, 25.0), BREAKER)
     assert limits_for(PROVIDER, Some()) == GuardLimits(7, 3.0, 1.5, None, None)
     remote = Some(mock_provider_url="http://127.0.0.1:12111")
     assert limits_for(PROVIDER, remote).breaker == BREAKER, "over the network it can be ill"

@@ -10,6 +10,7 @@ import pytest
 from rigs.delivery_rig import TP0, TP1, WAIT_S, Rig, rigs_in
 
 from payment_service.agents import delivery as module
+from payment_service.agents import retrying
 from payment_service.agents.delivery import DeliveryLimits
 from payment_service.core.errors import Malformed, OutcomeUnknown, Refused, Unavailable
 
@@ -27,7 +28,7 @@ def rig(make_rig: Callable[..., Rig]) -> Rig:
 
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RETRY_DELAY_S_MIN", 0.001)
+    monkeypatch.setattr(retrying, "RETRY_DELAY_S_MIN", 0.001)
     monkeypatch.setattr(module, "ROOM_POLL_S", 0.01)
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from aiokafka.errors import KafkaTimeoutError
 from faust.types import TP
-from rigs.table_rig import CHANGELOG, HOUR_MS, Rig, event
+from rigs.table_rig import CHANGELOG, HOUR_MS, Rig
 
 from payment_service.core.errors import Unavailable
 from payment_service.tables.payments import LOOKS_MAX, OPEN_TTL_FACTOR
@@ -88,8 +88,8 @@ async def test_a_payment_that_moves_again_while_its_row_leaves_stays(rig: Rig) -
     await rig.put("pay_1", 1)
     rig.now["ms"] += HOUR_MS
     rig.producer.automatic = False
-    other = rig.table.put(0, "pay_2", event("pay_2", 1, at_ms=rig.now["ms"]))
-    again = rig.table.put(0, "pay_1", event("pay_1", 2, "REFUNDED", at_ms=rig.now["ms"]))
+    other = rig.putting("pay_2", 1, at_ms=rig.now["ms"])
+    again = rig.putting("pay_1", 2, "REFUNDED", at_ms=rig.now["ms"])
     await asyncio.sleep(0.001)
     rig.producer.automatic = True
     rig.producer.sent[-1][2].set_result(SimpleNamespace(offset=1))

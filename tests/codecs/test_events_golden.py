@@ -33,6 +33,8 @@ AttemptDeclined {"at_ms":1764028800123,"number":1,"source":"lookup","code":"CARD
     "message":"Your card was declined.","decline_code":"insufficient_funds","provider_id":"ch_1","object_closed":true}
 AttemptNotSent {"at_ms":1764028800123,"number":1,"source":"live","code":"CIRCUIT_OPEN"}
 AttemptUnknown {"at_ms":1764028800123,"number":1,"source":"live","code":"TIMEOUT"}
+ExternalCapture {"at_ms":1764028800123,"number":2,"provider":"stripe","provider_id":"ch_1","amount_minor":7000,
+    "object_number":1,"source":"webhook"}
 AuthorizationExpired {"at_ms":1764028800123,"source":"webhook"}
 CancelRequested {"at_ms":1764028800123,"by":"order","reason":"out of stock","final":true}
 PaymentCancelled {"at_ms":1764028800123,"by":"system","reason":"cancelled as requested","final":true,"announced":false}

@@ -12,6 +12,7 @@ from payment_service.codecs.state import (
     decode_call,
     decode_secrets,
     decode_state,
+    decode_traced_call,
     encode_call,
     encode_secrets,
     encode_state,
@@ -74,6 +75,9 @@ def test_secrets_and_requests_come_back_equal() -> None:
     for kept in (NO_SECRETS, Secrets("tok_visa"), secrets):
         assert decode_secrets(encode_secrets(kept)) == kept
     assert decode_call(encode_call(CALL)) == CALL
+    assert decode_traced_call(encode_call(CALL)) == (CALL, None)
+    assert decode_traced_call(encode_call(CALL, "00-a\"b-01")) == (CALL, "00-a\"b-01")
+    assert decode_call(encode_call(CALL, "00-a")) == CALL
     assert "tok_visa" not in repr(CALL) + repr(secrets)
     assert "provider.example" not in repr(secrets)
 

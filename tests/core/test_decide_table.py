@@ -45,6 +45,7 @@ NOTHING             | approved             | PAYMENT_NOT_FOUND
 NOTHING             | declined             | PAYMENT_NOT_FOUND
 NOTHING             | expire-action        | PAYMENT_NOT_FOUND
 NOTHING             | expire-authorization | PAYMENT_NOT_FOUND
+NOTHING             | captured 500         | PAYMENT_NOT_FOUND
 NOTHING             | external 500 re_9    | PAYMENT_NOT_FOUND
 NOTHING             | dispute open 500     | PAYMENT_NOT_FOUND
 NOTHING             | flag ODD             | PAYMENT_NOT_FOUND
@@ -68,6 +69,7 @@ BEFORE              | approved             | PAYMENT_NOT_FOUND
 BEFORE              | declined             | PAYMENT_NOT_FOUND
 BEFORE              | expire-action        | PAYMENT_NOT_FOUND
 BEFORE              | expire-authorization | PAYMENT_NOT_FOUND
+BEFORE              | captured 500         | PAYMENT_NOT_FOUND
 BEFORE              | external 500 re_9    | PAYMENT_NOT_FOUND
 BEFORE              | dispute open 500     | PAYMENT_NOT_FOUND
 BEFORE              | flag ODD             | PAYMENT_NOT_FOUND
@@ -92,6 +94,8 @@ PENDING             | approved             | NOT_FOUND
 PENDING             | declined             | NOT_FOUND
 PENDING             | expire-action        | NOT_FOUND
 PENDING             | expire-authorization | nothing
+PENDING             | captured 500         | ExternalCapture(#1 500)>processed,
+    ReviewFlagged(CAPTURED_EXCEEDS) = SUCCEEDED
 PENDING             | external 500 re_9    | ExternalRefund(#1 500 COMPLETED)>refunded, ReviewFlagged(REFUND_EXCEEDS)
 PENDING             | dispute open 500     | DisputeChanged(OPEN 500)>disputed, ReviewFlagged(DISPUTE_EXCEEDS)
 PENDING             | flag ODD             | ReviewFlagged(ODD)
@@ -115,6 +119,8 @@ PROCESSING          | approved             | AttemptApproved(#1 3000)>processed 
 PROCESSING          | declined             | AttemptDeclined(#1 DECLINED)>failed = FAILED
 PROCESSING          | expire-action        | nothing
 PROCESSING          | expire-authorization | nothing
+PROCESSING          | captured 500         | ExternalCapture(#2 500)>processed,
+    ReviewFlagged(CAPTURED_EXCEEDS) = SUCCEEDED
 PROCESSING          | external 500 re_9    | ExternalRefund(#1 500 COMPLETED)>refunded, ReviewFlagged(REFUND_EXCEEDS)
 PROCESSING          | dispute open 500     | DisputeChanged(OPEN 500)>disputed, ReviewFlagged(DISPUTE_EXCEEDS)
 PROCESSING          | flag ODD             | ReviewFlagged(ODD)
@@ -141,6 +147,8 @@ REQUIRES_ACTION     | approved             | AttemptApproved(#1 3000)>processed 
 REQUIRES_ACTION     | declined             | AttemptDeclined(#1 DECLINED)>failed = FAILED
 REQUIRES_ACTION     | expire-action        | AttemptStarted(#2 VOID 3000 scheduled ACTION_EXPIRED) = PROCESSING
 REQUIRES_ACTION     | expire-authorization | nothing
+REQUIRES_ACTION     | captured 500         | ExternalCapture(#2 500)>processed,
+    ReviewFlagged(CAPTURED_EXCEEDS) = SUCCEEDED
 REQUIRES_ACTION     | external 500 re_9    | ExternalRefund(#1 500 COMPLETED)>refunded, ReviewFlagged(REFUND_EXCEEDS)
 REQUIRES_ACTION     | dispute open 500     | DisputeChanged(OPEN 500)>disputed, ReviewFlagged(DISPUTE_EXCEEDS)
 REQUIRES_ACTION     | flag ODD             | ReviewFlagged(ODD)
@@ -167,6 +175,7 @@ AUTHORIZED          | approved             | nothing
 AUTHORIZED          | declined             | Contradicted(attempt:1 APPROVED DECLINED)
 AUTHORIZED          | expire-action        | nothing
 AUTHORIZED          | expire-authorization | AuthorizationExpired>cancelled = CANCELLED
+AUTHORIZED          | captured 500         | ExternalCapture(#2 500)>processed = SUCCEEDED
 AUTHORIZED          | external 500 re_9    | ExternalRefund(#1 500 COMPLETED)>refunded, ReviewFlagged(REFUND_EXCEEDS)
 AUTHORIZED          | dispute open 500     | DisputeChanged(OPEN 500)>disputed, ReviewFlagged(DISPUTE_EXCEEDS)
 AUTHORIZED          | flag ODD             | ReviewFlagged(ODD)
@@ -190,6 +199,7 @@ SUCCEEDED           | approved             | nothing
 SUCCEEDED           | declined             | Contradicted(attempt:1 APPROVED DECLINED)
 SUCCEEDED           | expire-action        | nothing
 SUCCEEDED           | expire-authorization | nothing
+SUCCEEDED           | captured 500         | ExternalCapture(#2 500), ReviewFlagged(CAPTURED_EXCEEDS)
 SUCCEEDED           | external 500 re_9    | ExternalRefund(#1 500 COMPLETED)>refunded = PARTIALLY_REFUNDED
 SUCCEEDED           | dispute open 500     | DisputeChanged(OPEN 500)>disputed
 SUCCEEDED           | flag ODD             | ReviewFlagged(ODD)
@@ -216,6 +226,8 @@ FAILED              | approved             | Contradicted(attempt:1 DECLINED APP
 FAILED              | declined             | nothing
 FAILED              | expire-action        | nothing
 FAILED              | expire-authorization | nothing
+FAILED              | captured 500         | ExternalCapture(#2 500)>processed,
+    ReviewFlagged(CAPTURED_EXCEEDS) = SUCCEEDED
 FAILED              | external 500 re_9    | ExternalRefund(#1 500 COMPLETED)>refunded, ReviewFlagged(REFUND_EXCEEDS)
 FAILED              | dispute open 500     | DisputeChanged(OPEN 500)>disputed, ReviewFlagged(DISPUTE_EXCEEDS)
 FAILED              | flag ODD             | ReviewFlagged(ODD)
@@ -239,6 +251,8 @@ UNKNOWN             | approved             | AttemptApproved(#1 3000)>processed 
 UNKNOWN             | declined             | AttemptDeclined(#1 DECLINED)>failed = FAILED
 UNKNOWN             | expire-action        | nothing
 UNKNOWN             | expire-authorization | nothing
+UNKNOWN             | captured 500         | ExternalCapture(#2 500)>processed,
+    ReviewFlagged(CAPTURED_EXCEEDS) = SUCCEEDED
 UNKNOWN             | external 500 re_9    | ExternalRefund(#1 500 COMPLETED)>refunded, ReviewFlagged(REFUND_EXCEEDS)
 UNKNOWN             | dispute open 500     | DisputeChanged(OPEN 500)>disputed, ReviewFlagged(DISPUTE_EXCEEDS)
 UNKNOWN             | flag ODD             | ReviewFlagged(ODD)
@@ -263,6 +277,8 @@ CANCELLED           | approved             | NOT_FOUND
 CANCELLED           | declined             | NOT_FOUND
 CANCELLED           | expire-action        | NOT_FOUND
 CANCELLED           | expire-authorization | nothing
+CANCELLED           | captured 500         | ExternalCapture(#1 500)>processed, ReviewFlagged(CAPTURED_EXCEEDS),
+    RefundRequested(#1 500 scheduled CANCEL) = SUCCEEDED
 CANCELLED           | external 500 re_9    | ExternalRefund(#1 500 COMPLETED)>refunded, ReviewFlagged(REFUND_EXCEEDS)
 CANCELLED           | dispute open 500     | DisputeChanged(OPEN 500)>disputed, ReviewFlagged(DISPUTE_EXCEEDS)
 CANCELLED           | flag ODD             | ReviewFlagged(ODD)
@@ -286,6 +302,7 @@ PARTIALLY_REFUNDED  | approved             | nothing
 PARTIALLY_REFUNDED  | declined             | Contradicted(attempt:1 APPROVED DECLINED)
 PARTIALLY_REFUNDED  | expire-action        | nothing
 PARTIALLY_REFUNDED  | expire-authorization | nothing
+PARTIALLY_REFUNDED  | captured 500         | ExternalCapture(#2 500), ReviewFlagged(CAPTURED_EXCEEDS)
 PARTIALLY_REFUNDED  | external 500 re_9    | ExternalRefund(#2 500 COMPLETED)>refunded
 PARTIALLY_REFUNDED  | dispute open 500     | DisputeChanged(OPEN 500)>disputed
 PARTIALLY_REFUNDED  | flag ODD             | ReviewFlagged(ODD)
@@ -309,6 +326,8 @@ REFUNDED            | approved             | nothing
 REFUNDED            | declined             | Contradicted(attempt:1 APPROVED DECLINED)
 REFUNDED            | expire-action        | nothing
 REFUNDED            | expire-authorization | nothing
+REFUNDED            | captured 500         | ExternalCapture(#2 500)>processed,
+    ReviewFlagged(CAPTURED_EXCEEDS) = PARTIALLY_REFUNDED
 REFUNDED            | external 500 re_9    | ExternalRefund(#2 500 COMPLETED)>refunded, ReviewFlagged(REFUND_EXCEEDS)
 REFUNDED            | dispute open 500     | DisputeChanged(OPEN 500)>disputed, ReviewFlagged(DISPUTE_EXCEEDS)
 REFUNDED            | flag ODD             | ReviewFlagged(ODD)

@@ -38,11 +38,12 @@ STEPS_MIN = 10_000
 PAID = frozenset({Status.SUCCEEDED, Status.PARTIALLY_REFUNDED, Status.REFUNDED})
 BESIDE = frozenset({Topic.CREATED, Topic.REFUNDED, Topic.REFUND_FAILED, Topic.DISPUTED})
 REFUND_OPEN = frozenset({RefundStatus.PENDING, RefundStatus.PROCESSING, RefundStatus.UNKNOWN})
+NOTHING_THERE = (AttemptState.NOT_SENT, AttemptState.DECLINED)
 steps_taken: Counter[str] = Counter()
 
 LIVES = [
     "created", "created manual", "created manual confirmed", "created amount=500", "created user=u2 confirmed",
-    "order", "order charge", "order amount=500", "order user=u2",
+    "order", "order charge", "order amount=500", "order user=u2", "created provider=paypal", "order provider=paypal",
 ]  # fmt: skip
 DEEDS = [
     "charge", "charge", "charge", "process", "charge approved", "charge user=u2", "charge object=pi_9",
@@ -52,7 +53,7 @@ DEEDS = [
 ODDITIES = [
     "expire-authorization", "external 500 re_9", "external 500 re_9 pending", "external 500 re_9 declined",
     "external 1000 re_1", "dispute open 700", "dispute won", "dispute lost", "dispute open 3000 dp_2", "flag ODD",
-    "clear",
+    "clear", "captured 1000", "captured 9000", "captured 700 ch_2",
 ]  # fmt: skip
 VERDICTS = ["approved", "approved", "declined", "not-sent", "pending", "unknown"]
 SAYS = ["", "", "", " id=none", " id=ch_1", " id=ch_2", " amount=1000", " amount=9000", " amount=0", " currency=USD",
@@ -66,7 +67,7 @@ ONWARD: dict[Status, list[str]] = {
     Status.PENDING: ["charge", "process", "cancel"],
     Status.PROCESSING: ["object", "approved", "approved", "pending", "unknown", "action", "declined", "cancel"],
     Status.REQUIRES_ACTION: ["approved", "charge", "expire-action", "cancel", "charge approved"],
-    Status.AUTHORIZED: ["capture", "capture 1000", "capture", "cancel", "expire-authorization"],
+    Status.AUTHORIZED: ["capture", "capture 1000", "capture", "cancel", "expire-authorization", "captured 800"],
     Status.SUCCEEDED: ["refund 1000", "refund", "order-cancel refund", "approved r#1", "unknown r#1", "pending r#1"],
     Status.FAILED: ["charge", "order-cancel"],
     Status.UNKNOWN: ["approved", "declined", "pending", "order-cancel", "give-up"],
@@ -102,6 +103,11 @@ class Auditor:
                 provider_id = event.provider_id or self.ids.get(event.number)
                 if provider_id is not None and kind is not Kind.VOID:
                     self.counted[kind, provider_id] += 1
+            case e.ExternalCapture():
+                self.kinds[event.number], self.ids[event.number] = Kind.CAPTURE, event.provider_id
+                self.captured += event.amount_minor
+                if event.provider_id is not None:
+                    self.counted[Kind.CAPTURE, event.provider_id] += 1
             case e.RefundRequested():
                 self.refunds[event.number] = (RefundStatus.PENDING, event.amount_minor, True)
             case e.RefundPending() | e.RefundUnknown():
@@ -140,6 +146,8 @@ class Histories(RuleBasedStateMachine):
         self.auditor = Auditor()
         self.at_ms = 0
         self.published = 0
+        self.closed: set[int] = set()
+        """Provider objects that nobody can pay any more, by the provider's word."""
         self.looked_at = False
         """A person cleared the flags: what was odd before that is theirs."""
 
@@ -239,8 +247,20 @@ class Histories(RuleBasedStateMachine):
             assert body["data"]["status"] == after.told == status_of(after)
             assert after.told is not Status.PROCESSING or topic in BESIDE, "nobody is told of a step"
         self.auditor.hear(event)
+        self.note_closed(after, event)
         self.events.append(event)
         self.payment = after
+
+    def note_closed(self, after: Payment, event: e.Event) -> None:
+        match event:
+            case e.AttemptApproved() if self.auditor.kinds[event.number] is Kind.VOID:
+                self.closed.add(after.attempts[event.number - 1].object_number)
+            case e.AttemptDeclined(object_closed=True):
+                self.closed.add(after.attempts[event.number - 1].object_number)
+            case e.AuthorizationExpired():
+                self.closed.add(after.object_number)
+            case _:
+                pass
 
     def allowed(self, before: Payment | None, event: e.Event) -> None:
         """What no decision may ever do, whatever came before."""
@@ -264,6 +284,7 @@ class Histories(RuleBasedStateMachine):
         assert in_the_way is None or in_the_way.state is AttemptState.ACTION, "one attempt at a time"
         assert len(before.attempts) < ATTEMPTS_MAX + CLOSING_ATTEMPTS
         if event.kind in TAKES_MONEY:
+            self.allowed_elsewhere(before, event)
             assert before.captured == 0
             assert before.authorization_open == 0
             assert not (before.cancelled or before.cancel_requested or before.cancel_final)
@@ -272,6 +293,18 @@ class Histories(RuleBasedStateMachine):
         if event.kind is Kind.CAPTURE:
             assert 0 < event.amount_minor <= before.authorization_open
             assert not before.cancel_requested
+
+    def allowed_elsewhere(self, before: Payment, event: e.AttemptStarted) -> None:
+        """Another provider is tried only when those before it have nothing: never sent, or their object is closed, by
+        a void that the provider confirmed or by its own word."""
+        for earlier in before.attempts:
+            if earlier.kind not in TAKES_MONEY or earlier.provider == event.provider:
+                continue
+            steps_taken["elsewhere"] += 1
+            # One that a caller named and nobody sent anything to is no object of ours (`_let_go`).
+            not_ours = earlier.adopted and earlier.state is AttemptState.NOT_SENT
+            nothing_made = not_ours or (earlier.object_number == 0 and earlier.state in NOTHING_THERE)
+            assert nothing_made or earlier.object_number in self.closed, "two providers could both take the money"
 
     # --- after each step -------------------------------------------------------------------------------------
 

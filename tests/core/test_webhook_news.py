@@ -144,11 +144,42 @@ def test_timid_news_takes_nothing_away() -> None:
     assert become(PAID, step(PAID, AttemptNews(Kind.CHARGE, Answer(Verdict.PENDING)))) == PAID
 
 
-def test_money_moved_by_somebody_else_s_hand_is_shown_to_a_person() -> None:
-    captured = AttemptNews(Kind.CAPTURE, replace(YES, provider_id="cap_1"))
-    assert (step(HELD, captured).ask, step(HELD, captured, ASKED).fail) == ("MOVED_OUTSIDE", "MOVED_OUTSIDE")
+def test_a_hold_that_was_captured_in_the_dashboard_is_captured_here() -> None:
+    captured = AttemptNews(Kind.CAPTURE, replace(YES, provider_id="cap_1", amount_minor=7000))
+    assert step(HELD, captured).ask == "MOVED_OUTSIDE"
+    paid = become(HELD, step(HELD, captured, ASKED))
+    assert (status_of(paid), paid.captured, paid.authorization_open, paid.review) == (Status.SUCCEEDED, 7000, 0, ())
+    assert [(a.kind, a.provider_id, a.moved_minor) for a in paid.attempts[1:]] == [(Kind.CAPTURE, "cap_1", 7000)]
+    assert become(paid, step(paid, captured)) == paid, "told again, it is the same money"
+    rest = AttemptNews(Kind.CAPTURE, replace(YES, provider_id="cap_2", amount_minor=2999))
+    assert (step(paid, rest).ask, become(paid, step(paid, rest, ASKED)).captured) == ("MOVED_OUTSIDE", 9999)
     # Without a hold a capture there is our charge.
     assert status_of(become(OPEN, step(OPEN, AttemptNews(Kind.CAPTURE, YES)))) is Status.SUCCEEDED
+
+
+def test_a_capture_of_ours_that_waits_takes_the_news_and_one_that_is_done_does_not_count_it_twice() -> None:
+    waits = after(c.StartCapture("pay_1", "", NOW, "user:u"), payment=HELD)
+    news = AttemptNews(Kind.CAPTURE, replace(YES, provider_id="cap_1"))
+    done = become(waits, step(waits, news))
+    assert (len(done.attempts), done.captured, status_of(done)) == (2, 9999, Status.SUCCEEDED)
+    assert become(done, step(done, news)) == done
+    other = AttemptNews(Kind.CAPTURE, replace(YES, provider_id="cap_1", amount_minor=5000))
+    assert step(done, other).ask == "CONTRADICTS"
+    doubted = become(done, step(done, other, ASKED))
+    assert (doubted.captured, doubted.review) == (9999, ("AMOUNT_DIFFERS",))
+
+
+def test_other_money_that_moved_by_itself_is_shown_to_a_person() -> None:
+    captured = AttemptNews(Kind.CAPTURE, replace(YES, provider_id="cap_1"))
+    for odd, reason in (
+        (replace(YES, amount_minor=None), "CAPTURE_WITHOUT_AMOUNT"),
+        (replace(YES, currency="EUR"), "CURRENCY_DIFFERS"),
+    ):
+        assert step(HELD, replace(captured, answer=odd), ASKED).fail == reason
+    held = AttemptNews(Kind.AUTHORIZE, YES)
+    assert (step(OPEN, held).ask, step(OPEN, held, ASKED).fail) == ("MOVED_OUTSIDE", "MOVED_OUTSIDE")
+    both = replace(notice(held), news=(held, captured))
+    assert step_of(OPEN, 1, both, held, ASKED) == Step(), "the capture that followed it says what became of it"
 
 
 def test_a_cancellation_in_the_dashboard_ends_what_waits() -> None:

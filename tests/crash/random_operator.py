@@ -1,4 +1,5 @@
-"""The person who is asked at last: a refund or capture that nobody may send again and the provider does not have.
+"""The person who is asked at last: a refund or capture that the provider does not have and nobody may send again,
+since money went back beside us meanwhile, or the payment is being cancelled.
 
 Design §4: it is looked up, never guessed. Here somebody opens the provider's dashboard (the simulator's ledger) and
 decides with `payment-service payments resolve`, as a real operator would.
@@ -14,8 +15,8 @@ COMMAND = (sys.executable, "-m", "payment_service.cli.main", "payments", "resolv
 RESOLVE_S = 60.0
 AT_ONCE_MAX = 3
 """A command is a process of some seconds; the machine has others."""
-MARGIN_S = 10
-"""Beyond the window: what was sent in its last moment has arrived or never will."""
+MARGIN_S = 40
+"""Beyond the window: what was sent in its last moment has arrived or never will, and what may be sent again was."""
 
 
 async def decide_what_is_left(site: Site) -> None:

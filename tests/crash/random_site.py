@@ -129,7 +129,7 @@ class Site:
 
     def _env(self) -> dict[str, str]:
         env = {**SHORT, "PAYMENT_PROVIDER": self.provider, "LOG_LEVEL": "INFO", "REFUND_ROLES": "owner"}
-        # After the short one a call is never sent again: it is given up, or a person decides.
+        # After the short one a charge is never sent again: it is given up; what a person must decide comes sooner too.
         env["RESEND_WINDOW_S"] = self.chance.choice(("60", "60", "8"))
         env["AUTO_PROCESS_ORDERS"] = "true" if self._auto else "false"
         if self.provider == "stripe":

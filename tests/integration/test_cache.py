@@ -56,7 +56,7 @@ class Side:
         return payment
 
     def outcomes(self) -> dict[str, int]:
-        return {name[1]: count for name, count in self.metrics.counts.items() if name[0] == "cache_reads"}
+        return {name[2]: n for name, n in self.metrics.counts.items() if name[:2] == ("cache_operations_total", "get")}
 
     async def quiet(self) -> None:
         await until(lambda: not self.cache._untold and not self.cache._being_told, "Redis has heard everything", 90.0)

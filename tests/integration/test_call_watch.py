@@ -28,7 +28,7 @@ def watch_of(worker: Worker) -> tuple[CallWatch, PrometheusMetrics, list[bool]]:
 
 
 def gauge(metrics: PrometheusMetrics, name: str, **labels: str) -> float | None:
-    return metrics.registry.get_sample_value(name, labels)
+    return metrics.value(name, **labels)
 
 
 async def does(worker: Worker, order: str, *commands: c.Command) -> str:

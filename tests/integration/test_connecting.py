@@ -1,6 +1,8 @@
 """Connecting to PostgreSQL as a worker does, on uvloop: an address that refuses, a server that goes and comes back."""
 
 import asyncio
+import os
+import socket
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -9,11 +11,13 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import aiopg
+import psycopg2
 import pytest
 import uvloop
 from rigs.tcp_proxy import TcpProxy
 
 from payment_service.adapters.embedded_process import free_port
+from payment_service.adapters.postgres import connecting
 from payment_service.adapters.postgres.connecting import connect
 from payment_service.adapters.postgres.pool import ConnectionLost, Database
 from payment_service.core.errors import Unavailable
@@ -97,5 +101,75 @@ def test_a_database_that_was_away_is_found_again(postgres_server: str, run: Run)
                     await database.fetch("select 1")
             await wire.mend()
             assert await database.fetch("select 1") == [(1,)]
+
+    ran(run, work())
+
+
+@pytest.mark.parametrize("run", LOOPS)
+def test_a_connection_that_breaks_as_it_is_made_is_a_database_that_is_away(
+    postgres_server: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = [True]
+
+    async def breaking(*arguments: Any, **options: Any) -> aiopg.Connection:
+        made = await connect(*arguments, **options)
+        if broken:
+            made.raw.close()
+        return made
+
+    monkeypatch.setattr(connecting, "connect", breaking)
+
+    async def work() -> None:
+        async with aclosing(Closing(postgres_server)) as database:
+            with pytest.raises(Unavailable):
+                await database.fetch("select 1")
+            broken.clear()
+            assert await database.fetch("select 1") == [(1,)]
+
+    ran(run, work())
+
+
+@pytest.mark.parametrize("numbers_from", [0, 1100], ids=["few", "beyond what select can watch"])
+def test_a_refused_connection_leaves_nothing_for_the_sockets_that_follow(numbers_from: int) -> None:
+    """Of which a worker has many: each question to a provider may be one."""
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+        address, taken = server.sockets[0].getsockname(), [os.dup(0) for _ in range(numbers_from)]
+        try:
+            for _ in range(20):
+                with pytest.raises(psycopg2.Error):
+                    await connect(f"postgresql://u:p@127.0.0.1:{free_port()}/x", QUICK_S)
+                transport, _ = await loop.create_connection(asyncio.Protocol, *address)
+                transport.close()
+                with socket.socket() as plain:
+                    plain.setblocking(False)
+                    await loop.sock_connect(plain, address)
+        finally:
+            server.close()
+            for number in taken:
+                os.close(number)
+
+    ran(uvloop.run, work())
+
+
+@pytest.mark.parametrize("run", LOOPS)
+def test_closing_waits_for_nobody(postgres_server: str, run: Run) -> None:
+    """Neither for a statement whose connection was being made meanwhile, nor for those who wait for one."""
+
+    async def work() -> None:
+        async with TcpProxy(*place_of(postgres_server)) as wire:
+            database = Database(on_hosts(postgres_server, f"127.0.0.1:{wire.port}"))
+            asking = [asyncio.create_task(database.fetch("select pg_sleep(0.01)")) for _ in range(20)]
+            await asyncio.sleep(0)
+            async with asyncio.timeout(10):
+                await database.close()
+            await asyncio.wait(asking, timeout=10)
+            for task in asking:
+                assert task.done()
+                assert isinstance(task.exception(), Unavailable | ConnectionLost | None), task
+            with pytest.raises(Unavailable):
+                await database.fetch("select 1")
 
     ran(run, work())

@@ -45,7 +45,15 @@ MAY_BE_EMPTY = {
     *("table dead_letter_replays", "topic payment.unknown", "topic payment.refund_failed"),
 }
 MUST_BE_THERE = {
-    *("cache", "log", "table idempotency_keys", "table inbox", "topic payment-dead-letters", "topic payment-webhooks"),
+    *(
+        "cache",
+        "log",
+        "metrics",
+        "table idempotency_keys",
+        "table inbox",
+        "topic payment-dead-letters",
+        "topic payment-webhooks",
+    ),
     *("topic payment-service-payments-changelog", "topic payment-audit-anchors"),
 }
 
@@ -128,7 +136,7 @@ async def test_no_secret_can_be_read_anywhere(service: Site, redis_server: Redis
     await ordered(service)
     await refused(service)
     await told_by_providers(service)
-    places = await redis_dump(redis_server)
+    places = {**await redis_dump(redis_server), "metrics": await metrics_dump(service)}
     assert (await service.worker.stop())[0] == 0
     places |= database_dump(service.site.database_url)
     places |= await topics_dump(service.site.broker, service.site.prefix)
@@ -266,6 +274,16 @@ async def refused(service: Site) -> None:
         assert wrong.status == 401
     basic = base64.b64encode(f"ann:{JWT_SECRET}".encode()).decode()
     assert (await service.worker.call("GET", "/api/v1/payments", Authorization=f"Basic {basic}")).status == 401
+    for line in (f"X-Internal-Token {INTERNAL}", f"Expect: {INTERNAL}", f"Authorization : Bearer {service.jwts[USER]}"):
+        await not_http(service, f"GET /health HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n")
+
+
+async def not_http(service: Site, text: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(service.worker.url.rpartition(":")[2]))
+    writer.write(text.encode())
+    assert (await reader.readline()).split()[1] in (b"400", b"417")
+    writer.close()
+    await writer.wait_closed()
 
 
 async def told_by_providers(service: Site) -> None:
@@ -281,6 +299,16 @@ async def told_by_providers(service: Site) -> None:
     disputes = "select count(*) from payment_service.payments where disputed > 0"
     await service.site.until(lambda: service.site.rows(disputes) == [(1,)], "the dispute is known")
     await service.site.until(lambda: not service.site.count("outbox"), "everything is published")
+
+
+async def metrics_dump(service: Site) -> bytes:
+    headers = {"Authorization": f"Bearer {METRICS}"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(service.worker.url + "/metrics", headers=headers) as told,
+    ):
+        assert told.status == 200
+        return await told.read()
 
 
 async def redis_dump(redis_server: RedisServer) -> dict[str, bytes]:

@@ -17,7 +17,7 @@ from servers.waiting import until
 from payment_service.adapters.dead_letters import DeadLetterBox
 from payment_service.adapters.kafka_client import KafkaClient
 from payment_service.adapters.kafka_topics import ALIAS, DEAD_LETTERS, NeededTopic, missing_topics
-from payment_service.adapters.postgres.outbox import IDLE_SESSION_S
+from payment_service.adapters.postgres.outbox import IDLE_SESSION_S, OutboxConnection
 from payment_service.adapters.postgres.pool import Database
 from payment_service.core.errors import Unavailable
 
@@ -255,3 +255,26 @@ async def test_two_processes_publish_everything_in_order(site: Site, tmp_path: P
         await until(lambda: site.left() == 0, "every row is published and gone", 60)
     heard = await site.read(lambda it: sum(map(len, it.firsts().values())) == payments * events, CREATED)
     assert all(sequences == list(range(1, events + 1)) for sequences in heard.firsts().values())
+
+
+async def test_workers_that_are_alive_are_counted_also_those_without_a_broker(database_url: str) -> None:
+    first, second = (OutboxConnection(database_url, 8) for _ in range(2))
+
+    async def counted(able: bool) -> int:
+        await first.tick(lambda shard: False, able=able)
+        return first.workers
+
+    assert first.workers == 1, "nobody has counted yet"
+    await first.open()
+    assert await counted(able=True) == 1
+    await second.open()
+    await second.tick(lambda shard: False, able=False)
+    assert (await counted(able=True), await counted(able=False)) == (2, 2)
+    assert len(second.owned) == 0, "who cannot publish has no share of the shards"
+    await second.close()
+    deadline = asyncio.get_running_loop().time() + 5.0
+    while await counted(able=True) != 1:
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.05)
+    await first.close()
+    assert first.workers == 1

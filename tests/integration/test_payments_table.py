@@ -15,7 +15,8 @@ from payment_service.adapters.changelog import read_changelog
 from payment_service.adapters.kafka_client import KafkaClient
 from payment_service.adapters.kafka_topics import NeededTopic, create_missing
 from payment_service.adapters.sealing import AesGcmCipher
-from payment_service.agents.delivery import Delivery, DeliveryLimits, Record
+from payment_service.agents.batch_delivery import BatchDelivery
+from payment_service.agents.delivery import Record
 from payment_service.agents.faust_app import stream_app
 from payment_service.agents.payment_events import PaymentEvents
 from payment_service.codecs.times import rfc3339
@@ -29,7 +30,7 @@ WAIT_S = 60.0
 
 
 class Uncounted:
-    def counted(self, stream: str, outcome: str) -> None: ...
+    def counted(self, stream: str, outcome: str, amount: int = 1) -> None: ...
 
     def observed(self, stream: str, **gauges: float) -> None: ...
 
@@ -49,9 +50,7 @@ async def worker(broker: str, prefix: str, datadir: Path) -> AsyncIterator[Payme
         datadir=str(datadir), session_timeout_s=6,
     )  # fmt: skip
     table = PaymentsTable(app, cipher=CIPHER, now_ms=now_ms, ttl_s=3600)
-    Delivery(
-        app, TOPICS, PaymentEvents(table), dead_letters=no_letters, limits=DeliveryLimits.of(1000), metrics=Uncounted()
-    ).attach()
+    BatchDelivery(app, TOPICS, PaymentEvents(table), dead_letters=no_letters, metrics=Uncounted()).attach()
     await app.start()
     try:
         yield table

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest_asyncio
-from aiohttp import ClientSession
+from aiohttp import ClientSession, encode_basic_auth
 from rigs.worker import Answer, Installation, Message, Worker
 from servers.provider_sim import ProviderSim
 
@@ -44,6 +44,17 @@ class Shop:
             assert response.status == 200, await response.text()
             return await response.json()
 
+    async def at_paypal(self, method: str, path: str, body: Any = None) -> Any:
+        """As PayPal's dashboard."""
+        url, form = f"{self.sim.url}/v1/oauth2/token", {"grant_type": "client_credentials"}
+        basic = {"Authorization": encode_basic_auth("client", "secret")}
+        async with self.session.post(url, data=form, headers=basic) as response:
+            bearer = (await response.json())["access_token"]
+        headers = {"Authorization": f"Bearer {bearer}", "Prefer": "return=representation"}
+        async with self.session.request(method, self.sim.url + path, json=body, headers=headers) as response:
+            assert response.status < 300, await response.text()
+            return await response.json() if response.status != 204 else None
+
     async def until(self, payment_id: str, wait_s: float = WAIT_S, **expected: Any) -> Any:
         """The payment, once it shows this; the webhooks tell it."""
         path = payment_id if payment_id.startswith("/") else f"/api/v1/payments/{payment_id}"
@@ -54,6 +65,13 @@ class Shop:
             if all(shown.get(name) == value for name, value in expected.items()):
                 return shown
             assert time.monotonic() < deadline, f"{path} never showed {expected}: {shown}\n{self.worker.log}"
+            await asyncio.sleep(0.05)
+
+    async def until_no(self, path: str) -> None:
+        """The list is empty."""
+        deadline = time.monotonic() + WAIT_S
+        while (await self.worker.call("GET", path, user=USER)).data:
+            assert time.monotonic() < deadline, f"{path} is not empty\n{self.worker.log}"
             await asyncio.sleep(0.05)
 
     def moved(self, payment_id: str) -> list[tuple[str, int]]:
@@ -86,9 +104,11 @@ async def test_a_payments_life_over_paypal(shop: Shop) -> None:
     await approved_and_told_by_the_front_end(shop)
     await declined_then_asked_anew(shop)
     await held_and_captured_in_part(shop)
+    await captured_in_the_dashboard_part_by_part(shop)
     await cancelled_while_the_shopper_is_asked(shop)
     await refunded_and_disputed_at_paypal(shop)
     await ordered(shop)
+    await saved_charged_ordered_and_removed(shop)
 
 
 FAULTS = {
@@ -174,6 +194,26 @@ async def held_and_captured_in_part(shop: Shop) -> None:
     assert shop.moved(void) == [("authorize", 9999), ("void", 9999)]
 
 
+async def captured_in_the_dashboard_part_by_part(shop: Shop) -> None:
+    payment = await shop.made("o-hold-2", captureMethod="manual")
+    order = await shop.asked(payment)
+    await shop.sim_does(f"approve/{order}")
+    await shop.until(payment, status="AUTHORIZED")
+    unit = (await shop.at_paypal("GET", f"/v2/checkout/orders/{order}"))["purchase_units"][0]
+    capture = f"/v2/payments/authorizations/{unit['payments']['authorizations'][0]['id']}/capture"
+    for number, value in enumerate(("30.00", "40.00"), start=1):
+        await shop.at_paypal("POST", capture, {"amount": {"currency_code": "USD", "value": value}})
+        shown = await shop.until(payment, status="SUCCEEDED", amounts=amounts(3000 if number == 1 else 7000))
+    taken = [one["amountMinor"] for one in shown["transactions"] if one["type"] == "CAPTURE"]
+    assert taken == [3000, 4000]
+    assert not shown["needsReview"]
+    assert shop.moved(payment) == [("authorize", 9999), ("capture", 3000), ("capture", 4000)]
+
+
+def amounts(captured: int) -> dict[str, int]:
+    return {"authorized": 9999, "captured": captured, "refundPending": 0, "refunded": 0, "disputed": 0}
+
+
 async def cancelled_while_the_shopper_is_asked(shop: Shop) -> None:
     payment = await shop.made("o-cancelled")
     order = await shop.asked(payment)
@@ -209,3 +249,42 @@ async def ordered(shop: Shop) -> None:
     await shop.sim_does(f"approve/{shown['providerPaymentId']}?with=tok_pending")
     await shop.until(shown["id"], status="SUCCEEDED")
     assert shop.moved(shown["id"]) == [("charge", 9999)]
+
+
+async def saved_charged_ordered_and_removed(shop: Shop) -> None:
+    """A wallet that its shopper lets us keep, charged by REST and by an order, then taken back on either side."""
+    methods = "/api/v1/payment-methods"
+
+    async def save(**more: Any) -> Any:
+        body = {"type": "paypal", "provider": "PAYPAL", "returnUrl": BACK, **more}
+        asked = await shop.worker.call("POST", methods, body, user=USER)
+        assert (asked.status, asked.data["status"], asked.data["brand"]) == (201, "REQUIRES_ACTION", "paypal")
+        await shop.sim_does(f"approve/{asked.data['nextAction']['url'].rpartition('/')[2]}")
+        kept = (await shop.worker.call("GET", methods, user=USER)).data
+        return next(one for one in kept if one["id"] == asked.data["id"])
+
+    method = await save(isDefault=True)
+    assert (method["status"], method["isDefault"], method["nextAction"]) == ("ACTIVE", True, None)
+    payment = await shop.made("o-wallet")
+    paid = (await shop.post(payment, "process", paymentMethodId=method["id"])).data
+    assert (paid["status"], paid["paymentMethodId"]) == ("SUCCEEDED", method["id"])
+    body = {"eventType": "order.created", "orderId": "o-default", "userId": USER, "totalAmount": 99.99}
+    await shop.site.produce(Message(json.dumps(body).encode(), 0, b"order.created"))
+    ordered = await shop.until("/api/v1/orders/o-default/payment", status="SUCCEEDED", paymentMethodId=method["id"])
+    assert shop.moved(payment) == shop.moved(ordered["id"]) == [("charge", 9999)]
+
+    (there,) = wallets(shop)
+    assert there not in str(method) + str(paid) + str(ordered)
+    await shop.at_paypal("DELETE", f"/v3/vault/payment-tokens/{there}")  # its owner, in their PayPal account
+    await shop.until_no(methods)
+    second = await save()
+    assert (await shop.worker.call("DELETE", f"{methods}/{second['id']}", user=USER)).status == 200
+    await shop.site.until(lambda: not wallets(shop), "PayPal keeps none of the wallets")
+    refused = await shop.post(await shop.made("o-wallet-gone"), "process", paymentMethodId=method["id"])
+    assert (refused.status, refused.code) == (404, "NOT_FOUND")
+
+
+def wallets(shop: Shop) -> list[str]:
+    """The ids of those that PayPal still has."""
+    found = {line["id"]: line["value"] for line in shop.sim.lines("object") if line["kind"] == "paypal.payment_token"}
+    return [name for name, token in found.items() if not token["_gone"]]

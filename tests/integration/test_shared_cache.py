@@ -26,7 +26,7 @@ async def until_seen(worker: Worker, path: str, status: str) -> dict[str, Any]:
 async def hits(worker: Worker) -> float:
     return sum(
         float(line.split()[-1]) for line in (await worker.numbers()).splitlines()
-        if line.startswith('cache_reads_total{outcome="hit"}')
+        if line.startswith('cache_operations_total{operation="get",result="hit"}')
     )  # fmt: skip
 
 

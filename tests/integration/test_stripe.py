@@ -78,10 +78,12 @@ async def shop(tansu_broker: str, database_url: str, tmp_path: Path) -> AsyncIte
 async def test_a_payments_life_over_stripe(shop: Shop) -> None:
     await charged_declined_and_refunded(shop)
     await held_and_captured_in_part(shop)
+    await captured_in_the_dashboard(shop)
     await authenticated_by_the_shopper(shop)
     await paid_by_the_front_end(shop)
     await refunded_and_disputed_at_stripe(shop)
     await ordered(shop)
+    await ordered_although_stripe_has_kept_errors(shop)
 
 
 async def charged_declined_and_refunded(shop: Shop) -> None:
@@ -105,6 +107,21 @@ async def held_and_captured_in_part(shop: Shop) -> None:
     void = await shop.made("o-void", captureMethod="manual")
     await shop.post(void, "process", paymentMethodId="tok_visa")
     assert (await shop.post(void, "cancel")).data["status"] == "CANCELLED"
+
+
+async def captured_in_the_dashboard(shop: Shop) -> None:
+    payment = await shop.made("o-hold-2", captureMethod="manual")
+    intent = (await shop.post(payment, "process", paymentMethodId="tok_visa")).data["providerPaymentId"]
+    await shop.at_stripe(f"/v1/payment_intents/{intent}/capture", {"amount_to_capture": 7000})
+    shown = await shop.until(f"/api/v1/payments/{payment}", status="SUCCEEDED")
+    assert (shown["amounts"]["captured"], shown["needsReview"]) == (7000, False)
+    assert [(one["type"], one["status"], one["amountMinor"]) for one in shown["transactions"]] == [
+        ("AUTHORIZE", "SUCCEEDED", 9999), ("CAPTURE", "SUCCEEDED", 7000),
+    ]  # fmt: skip
+    again = await shop.post(payment, "capture")
+    assert (again.status, again.data["amounts"]["captured"]) == (200, 7000), "it is so already"
+    assert (await shop.post(payment, "refund", amount=70)).data["payment"]["status"] == "REFUNDED"
+    assert shop.moved(payment) == [("authorize", 9999), ("capture", 7000), ("refund", 7000)]
 
 
 async def authenticated_by_the_shopper(shop: Shop) -> None:
@@ -148,11 +165,17 @@ async def refunded_and_disputed_at_stripe(shop: Shop) -> None:
     await shop.until(f"/api/v1/payments/{payment}", disputed=False)
 
 
-async def ordered(shop: Shop) -> None:
+async def ordered(shop: Shop, order: str = "o-topic") -> None:
     body = {
-        "eventType": "order.created", "orderId": "o-topic", "userId": USER, "totalAmount": 99.99, "currency": "USD",
+        "eventType": "order.created", "orderId": order, "userId": USER, "totalAmount": 99.99, "currency": "USD",
         "paymentMethodId": "tok_visa",
     }  # fmt: skip
     await shop.site.produce(Message(json.dumps(body).encode(), 0, b"order.created"))
-    payment = await shop.until("/api/v1/orders/o-topic/payment", status="SUCCEEDED", paymentProvider="STRIPE")
+    payment = await shop.until(f"/api/v1/orders/{order}/payment", status="SUCCEEDED", paymentProvider="STRIPE")
     assert shop.moved(payment["id"]) == [("charge", 9999)]
+
+
+async def ordered_although_stripe_has_kept_errors(shop: Shop) -> None:
+    faults = {"next": [{"path": "/v1/payment_intents", "fault": "status_500_after", "times": 3}]}
+    await shop.at_stripe("/_sim/faults", faults)
+    await ordered(shop, "o-kept")

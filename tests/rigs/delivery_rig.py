@@ -74,8 +74,8 @@ class Counts:
     outcomes: Counter[str] = field(default_factory=Counter)
     gauges: dict[str, float] = field(default_factory=dict)
 
-    def counted(self, stream: str, outcome: str) -> None:
-        self.outcomes[outcome] += 1
+    def counted(self, stream: str, outcome: str, amount: int = 1) -> None:
+        self.outcomes[outcome] += amount
 
     def observed(self, stream: str, **gauges: float) -> None:
         self.gauges = gauges

@@ -11,7 +11,8 @@ A word is a command; what it needs (numbers, ids) is taken from the payment as i
                                                          [review=R] [gone]
                                                          the answer for the last attempt, attempt #N, refund r#N
     by-hand VERDICT [#N] [r#N] [...]                     the same, decided by a person
-    external N ID [VERDICT] · dispute STATE [N] [ID] · flag R · clear
+    external N ID [VERDICT] · captured N [ID] · dispute STATE [N] [ID] · flag R · clear
+                                                         a refund, or a capture, made in the provider's dashboard
 
 A fact is shown as `Name(what matters)` with `>topic` when it is published; ` = STATUS` follows a change of status.
 """
@@ -42,6 +43,7 @@ _SHOWN: dict[str, tuple[str, ...]] = {
     "PaymentCancelled": ("final", "announced"),
     "RefundRequested": ("number", "amount_minor", "scheduled", "cause"),
     "RefundCompleted": ("number", "amount_minor", "counted"),
+    "ExternalCapture": ("number", "amount_minor"),
     "ExternalRefund": ("number", "amount_minor", "status"),
     "DisputeChanged": ("state", "amount_minor"),
     "Contradicted": ("subject", "recorded", "said"),
@@ -246,6 +248,11 @@ _WORDS: dict[str, _Maker] = {
         **k,  # type: ignore[arg-type]
         provider_id=r[1], amount_minor=int(r[0]), source=Source.WEBHOOK,
         verdict=_VERDICTS[r[2]] if len(r) > 2 else Verdict.APPROVED,
+    ),
+    "captured": lambda p, r, f, n, k: c.RecordExternalCapture(
+        **k,  # type: ignore[arg-type]
+        provider="mock", provider_id=r[1] if len(r) > 1 else "cap_9", amount_minor=int(r[0]),
+        object_number=p.object_number if p else 0, source=Source.WEBHOOK,
     ),
     "dispute": lambda p, r, f, n, k: c.RecordDispute(
         **k,  # type: ignore[arg-type]

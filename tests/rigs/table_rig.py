@@ -14,6 +14,7 @@ from payment_service.adapters.sealing import AesGcmCipher
 from payment_service.agents.faust_app import PaymentApp, stream_app
 from payment_service.agents.records import Record
 from payment_service.codecs.times import rfc3339
+from payment_service.core.errors import Malformed
 from payment_service.tables.payments import PaymentsTable, place_of
 
 NOW_MS = 1_700_000_000_000
@@ -71,7 +72,18 @@ class Rig:
         return [record for _, records, _ in self.producer.sent for record in records]
 
     async def put(self, payment_id: str, sequence: int, status: str = "SUCCEEDED", **more: Any) -> None:
-        await self.table.put(more.pop("partition", 0), payment_id, event(payment_id, sequence, status, **more))
+        """Raises Malformed when it is refused."""
+        for _, error in await self.take((payment_id, sequence, status), **more):
+            raise error
+
+    async def take(
+        self, *events: tuple[str, int, str], partition: int = 0, at_ms: int = NOW_MS
+    ) -> list[tuple[Any, Malformed]]:
+        named = [((it[0], it[1]), it[0], event(*it, at_ms=at_ms)) for it in events]
+        return await self.table.take(partition, named)
+
+    def putting(self, payment_id: str, sequence: int, status: str = "SUCCEEDED", **more: Any) -> "asyncio.Task[None]":
+        return asyncio.ensure_future(self.put(payment_id, sequence, status, **more))
 
     def replay(self, payment_id: str, sequence: int | None, status: str = "SUCCEEDED") -> None:
         """A record of the changelog, read back; None: a deleted row."""

@@ -11,8 +11,9 @@ CHUNK_BYTES = 65_536
 class TcpProxy:
     """`async with TcpProxy("127.0.0.1", 5432) as wire:` listens on `wire.port`. One event loop, the test's own."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, listens_on: str = "127.0.0.1") -> None:
         self._target = host, port
+        self._listens_on = listens_on
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -34,8 +35,12 @@ class TcpProxy:
 
     async def mend(self) -> None:
         """Connections are taken again, on the same port."""
-        self._server = await asyncio.start_server(self._carry, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._carry, self._listens_on, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
+
+    def aim(self, host: str, port: int) -> None:
+        """At another server, for connections to come."""
+        self._target = host, port
 
     async def cut(self) -> None:
         """Every connection breaks, and new ones are refused."""

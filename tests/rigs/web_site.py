@@ -17,9 +17,12 @@ from payment_service.core.payment import Payment, Refund
 from payment_service.core.ports import PaymentFilter, PaymentPage, StoredEvent
 from payment_service.core.terms import CaptureMethod, RefundStatus
 from payment_service.core.use_cases.payment_requests import Answered, Caller
+from payment_service.core.use_cases.receive_webhook import WebhookInbox
+from payment_service.web.rate_limits import Quota, Windows
 from payment_service.web.services import Readiness, WebServices
 from payment_service.web.site import build_site
 from payment_service.web.tokens import TokenRules, TokenVerifier, issue_token
+from payment_service.web.webhook_gate import QUOTA, WINDOW_S, WebhookGate
 
 SECRET = "a-secret-of-more-than-32-characters!"
 SERVICE_TOKEN = "token-of-the-return-service"
@@ -97,6 +100,12 @@ class RecordedRequests:
         return PaymentPage([self.answer.payment], 1, False)
 
 
+def no_webhooks(clock: Any) -> WebhookGate:
+    """Of no provider."""
+    inbox: Any = WebhookInbox({}, None, clock, CountedMetrics())  # type: ignore[arg-type]
+    return WebhookGate(inbox, Windows(Quota(QUOTA, 100, WINDOW_S)), clock)
+
+
 def services_with(
     requests: Any, rules: TokenRules = RULES, clock: Any = None, readiness: Readiness | None = None, **more: Any
 ) -> WebServices:
@@ -106,7 +115,7 @@ def services_with(
     async def ready() -> Readiness:
         return state
 
-    fields: dict[str, Any] = {"metrics": CountedMetrics(), **more}
+    fields: dict[str, Any] = {"metrics": CountedMetrics(), "webhooks": no_webhooks(clock), **more}
     return WebServices(
         requests, TokenVerifier(rules, clock), ready, lambda: b"http_requests_total 1\n", clock=clock, **fields
     )

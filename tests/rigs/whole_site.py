@@ -15,7 +15,8 @@ from payment_service.core.audit import AuditEntry
 from payment_service.core.ids import payment_id_of
 from payment_service.core.use_cases.receive_webhook import WebhookInbox
 from payment_service.core.webhooks import ReceivedWebhook
-from payment_service.web.webhook_gate import FailureLimit, WebhookGate
+from payment_service.web.rate_limits import Quota, Windows
+from payment_service.web.webhook_gate import QUOTA, WINDOW_S, WebhookGate
 
 WEBHOOK_SECRET = "whsec_of_this_test"
 VISA = {"type": "card", "provider": "mock", "token": "tok_visa"}
@@ -76,7 +77,7 @@ async def whole_site(**more: Any) -> AsyncIterator[WholeSite]:
     """`more`: fields of WebServices."""
     clock, metrics, kept, audited = SettableClock(NOW_S), CountedMetrics(), WebhooksInAList(), list[AuditEntry]()
     inbox = WebhookInbox({"MOCK": MockWebhooks(WEBHOOK_SECRET)}, kept, clock, metrics)
-    gate = WebhookGate(inbox, FailureLimit(1000, clock))
+    gate = WebhookGate(inbox, Windows(Quota(QUOTA, 1000, WINDOW_S)), clock)
     async with method_rig() as rig:
         fields = {
             "methods": rig.methods, "keys": rig.store.keys, "audit": audited.append, "webhooks": gate,

@@ -179,14 +179,17 @@ class Worker:
         async with self._session.request(method, self.url + path, json=body, headers=headers) as response:
             return Answer(response.status, await response.json(), response.headers)
 
-    async def numbers(self) -> str:
-        """Its metrics, without those of HTTP and the interpreter."""
+    async def numbers(self, *, of_http: bool = False) -> str:
+        """Its metrics: those of HTTP, or all others but the interpreter's."""
         try:
             async with self._session.get(self.url + "/metrics", timeout=aiohttp.ClientTimeout(total=5)) as response:
                 lines = (await response.text()).splitlines()
         except (aiohttp.ClientError, TimeoutError) as error:
             return repr(error)
-        return "\n".join(line for line in lines if not line.startswith(("#", "http_", "python_", "process_")))
+        left_out = ("#", "python_", "process_")
+        return "\n".join(
+            line for line in lines if line.startswith("http_") is of_http and not line.startswith(left_out)
+        )
 
     async def try_call(self, method: str, path: str) -> Answer | None:
         try:

@@ -6,9 +6,11 @@ purpose is still taken for wrong when something else in it is made sensible.
 
 import itertools
 import json
+import os
 import time
 import zlib
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import schemathesis
@@ -33,6 +35,7 @@ anywhere in a body."""
 RULES_OF_OURS = (
     "is none that the provider can save",
     "is not one of ",
+    "is required",  # a token, of all providers but one
     "must not contain card data",
     "must not be a card",
 )
@@ -46,8 +49,12 @@ WANTED = {
 """The states in which a call of this ending does something."""
 ASKS = "ann"
 """Who asks first, and so owns nearly everything."""
-_seen: deque[dict[str, Any]] = deque(maxlen=200)
-"""Payments that were answered, for events about them."""
+PREPARED = "PAYMENTS_FILE"
+"""In the environment: where api_run.py wrote the payments that it made beforehand, as they were answered."""
+SEEN_MAX = 10_000
+_file = os.environ.get(PREPARED)
+_seen: deque[dict[str, Any]] = deque(json.loads(Path(_file).read_text()) if _file else (), maxlen=SEEN_MAX)
+"""Payments as they were answered, the newest last."""
 _addresses = itertools.count()
 
 

@@ -1,8 +1,10 @@
 """`make audit`: is anything that is installed known to be vulnerable, and what is the product made of.
 
 1. dist/sbom.cdx.json: a CycloneDX bill of materials of the product, without what only its tests need. No network.
-2. pip-audit over the whole environment, at OSV (https://osv.dev). A finding: exit 1. Where that service cannot be asked
-   nothing is known, which is said, and is no failure: exit 0.
+2. pip-audit over the whole environment, at OSV (https://osv.dev).
+
+Exit codes: 0 nothing was found; 1 something was, or the tool failed; 3 OSV cannot be reached, so nothing is known
+(`--may-be-unknown` makes that 0, for machines that reach package registries alone).
 """
 
 import argparse
@@ -31,7 +33,8 @@ ASK_S, ASK_ALL_S = 15, 300
 AWAY = re.compile(
     r"ConnectionError|ServiceError|Timeout|timed out|HTTPError|Max retries|Failed to (?:connect|establish)"
 )
-VULNERABLE, FINE = 1, 0
+FINE, VULNERABLE, UNKNOWN = 0, 1, 3
+NOTHING_KNOWN = "WARNING: OSV cannot be reached: NOTHING IS KNOWN about vulnerabilities of what is installed"
 
 
 def _needs(found: Distribution, extras: tuple[str, ...]) -> Iterator[Requirement]:
@@ -99,12 +102,12 @@ def ask(osv_url: str, *more: str) -> tuple[list[dict[str, Any]] | None, str]:
 def verdict(packages: list[dict[str, Any]] | None, said: str) -> tuple[int, list[str]]:
     """Exit code and what a person reads. A defect of the tool itself is a failure: it must not pass for clean."""
     if packages is None and AWAY.search(said):
-        return FINE, ["WARNING: OSV cannot be reached: nothing is known about vulnerabilities"]
+        return UNKNOWN, [NOTHING_KNOWN]
     if packages is None:
         return VULNERABLE, ["pip-audit failed:", *said.splitlines()[-10:]]
     asked = [it for it in packages if "vulns" in it]
     if not asked:
-        return FINE, ["WARNING: OSV answered for no package: nothing is known about vulnerabilities"]
+        return UNKNOWN, [NOTHING_KNOWN]
     found = [
         f"{it['name']} {it['version']}: {one['id']}, fixed in {', '.join(one['fix_versions']) or 'no version yet'}"
         for it in asked
@@ -117,11 +120,12 @@ def verdict(packages: list[dict[str, Any]] | None, said: str) -> tuple[int, list
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--osv-url", default=OSV, help="where to ask")
+    arguments.add_argument("--may-be-unknown", action="store_true", help="exit 0 where OSV cannot be reached")
     given = arguments.parse_args()
     print(f"bill of materials: {write_bill(ROOT / 'dist').relative_to(ROOT)}", flush=True)
     code, lines = verdict(*ask(given.osv_url))
     print("\n".join(lines))
-    return code
+    return FINE if code == UNKNOWN and given.may_be_unknown else code
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
-"""`make audit`: a finding fails, an unreachable service does not, and the bill of materials is of the product alone."""
+"""`make audit`: a finding fails, an unreachable service has an exit code of its own, and the bill of materials is of
+the product alone."""
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from security.audit import ask, bill_of_materials, verdict, write_bill
+from security.audit import NOTHING_KNOWN, ask, bill_of_materials, verdict, write_bill
 
 from payment_service.adapters.embedded_process import free_port
 
+TESTS = Path(__file__).resolve().parents[1]
 FINDING = {
     "vulns": [
         {
@@ -75,9 +79,16 @@ def test_nothing_found_is_fine(installed: tuple[str, str]) -> None:
         assert verdict(*ask(url, *installed)) == (0, ["0 findings in 1 packages"])
 
 
-def test_a_service_that_is_away_is_said_and_does_not_fail(installed: tuple[str, str]) -> None:
-    code, lines = verdict(*ask(f"http://127.0.0.1:{free_port()}/v1/query", *installed))
-    assert code == 0 and lines[0].startswith("WARNING: OSV cannot be reached")
+def test_a_service_that_is_away_is_neither_clean_nor_vulnerable(installed: tuple[str, str]) -> None:
+    away = f"http://127.0.0.1:{free_port()}/v1/query"
+    assert verdict(*ask(away, *installed)) == (3, [NOTHING_KNOWN])
+    told = {}
+    for more in ([], ["--may-be-unknown"]):
+        command = [sys.executable, "-m", "security.audit", "--osv-url", away, *more]
+        done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=120, check=False)
+        assert NOTHING_KNOWN in done.stdout
+        told[done.returncode] = more
+    assert told == {3: [], 0: ["--may-be-unknown"]}
 
 
 def test_a_tool_that_fails_does_not_pass_for_clean() -> None:

@@ -21,7 +21,8 @@ from payment_service.adapters.memory.payment_store import MemoryPaymentStore
 from payment_service.core.errors import Refused
 from payment_service.core.ids import payment_id_of
 from payment_service.core.use_cases.payment_requests import Caller
-from payment_service.web.api_document import CALLS, document
+from payment_service.web.api_calls import CALLS
+from payment_service.web.api_document import document
 from payment_service.web.site import BLUEPRINTS
 from payment_service.web.tokens import TokenRules
 
@@ -61,9 +62,9 @@ MATRIX: dict[tuple[str, str], tuple[Any, tuple[str, ...], dict[str, str]]] = {
         "owner": FORBIDDEN, "other": FORBIDDEN, "odd roles": FORBIDDEN, "service": FORBIDDEN}),
 }  # fmt: skip
 OPEN = {
-    ("get", "/health"), ("get", "/ready"), ("get", "/metrics"), ("get", "/api-docs"), ("get", "/api-docs/{name}"),
-    ("get", "/api-docs/openapi.yaml"), ("get", "/mock/approve/{object_id}"), ("post", "/api/v1/webhooks"),
-    ("post", "/api/v1/webhooks/{provider}"),
+    ("get", "/health"), ("get", "/ready"), ("get", "/metrics"), ("get", "/api-docs"), ("get", "/api-docs/"),
+    ("get", "/api-docs/{name}"), ("get", "/api-docs/openapi.yaml"), ("get", "/mock/approve/{object_id}"),
+    ("post", "/api/v1/webhooks"), ("post", "/api/v1/webhooks/{provider}"),
 }  # fmt: skip
 """No token: probes, the documentation, the mock's page in development; a provider proves itself by its signature."""
 

@@ -79,7 +79,8 @@ EVENT = b'{"id":"evt_1","type":"charge.succeeded","created":1800000000,"data":{"
         ("", signed(EVENT, secret="whsec_of_another_endpoint"), EVENT, 400, "INVALID_SIGNATURE"),
         ("", signed(EVENT), EVENT.replace(b"pay_1", b"pay_2"), 400, "INVALID_SIGNATURE"),
         ("", signed(b"{}"), b"{}", 400, "MALFORMED_JSON"),
-        ("/stripe", signed(EVENT), EVENT, 422, "PROVIDER_NOT_CONFIGURED"),
+        ("/stripe", signed(EVENT), EVENT, 400, "INVALID_SIGNATURE"),
+        ("/stripe", {"Stripe-Signature": "t=1,v1=00"}, EVENT, 422, "PROVIDER_NOT_CONFIGURED"),
         ("/nobody", signed(EVENT), EVENT, 404, "NOT_FOUND"),
         ("", signed(EVENT), b"x" * (BODY_BYTES_MAX + 1), 413, "PAYLOAD_TOO_LARGE"),
     ],
@@ -116,7 +117,7 @@ async def test_16_a_replayed_event_does_nothing_twice(database_url: str) -> None
     [
         ({"amount_minor": 1}, "AMOUNT_DIFFERS"),
         ({"amount_minor": 105000}, "AMOUNT_DIFFERS"),
-        ({"currency": "JPY"}, "CURRENCY_DIFFERS"),
+        ({"currency": "JPY"}, "CURRENCY_DIFFERS:1050 JPY"),
     ],
 )
 async def test_17_a_yes_about_something_else_is_for_a_person(change: dict[str, Any], reason: str) -> None:

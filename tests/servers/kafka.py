@@ -33,7 +33,7 @@ TERM_WAIT_S = 30.0
 STARTS_MAX = 3
 
 HOW_TO_GET = (
-    "Apache Kafka needs a Java of 17 or newer, and Maven once for its jars: `apt-get install default-jre-headless"
+    "Apache Kafka needs a JDK of 17 or newer, and Maven once for its jars: `apt-get install default-jdk-headless"
     " maven` (as root `make test-kafka` does it), `brew install openjdk maven`, or set KAFKA_BROKERS to a broker"
     " that tests may make topics on."
 )
@@ -56,6 +56,9 @@ LOG4J = """<Configuration status="WARN">
 
 class KafkaServer:
     """One broker. `stop()` or `kill()`, then `start()` again, keeps its port and its data."""
+
+    logging = LOG4J
+    format_options: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="payment-kafka-", ignore_cleanup_errors=True)
@@ -102,16 +105,28 @@ class KafkaServer:
         stop(self._process)
         self._process = None
 
+    def properties(self, controller_port: int, data: Path) -> str:
+        """Asked anew at each start."""
+        return _properties(self._port, controller_port, data)
+
+    def classes(self, jars: Path) -> tuple[str, ...]:
+        """What is put behind Kafka's own jars in the class path."""
+        return ()
+
     def _launch(self, jars: Path) -> None:
         properties = self._folder / "server.properties"
         data = self._folder / "data"
-        properties.write_text(_properties(self._port, free_port(), data))
-        (self._folder / "log4j2.xml").write_text(LOG4J)
-        java = [_found("java"), f"-Dlog4j2.configurationFile={self._folder / 'log4j2.xml'}", "-cp", f"{jars}/*"]
+        properties.write_text(self.properties(free_port(), data))
+        (self._folder / "log4j2.xml").write_text(self.logging)
+        classes = ":".join((f"{jars}/*", *self.classes(jars)))
+        java = [found("java"), f"-Dlog4j2.configurationFile={self._folder / 'log4j2.xml'}", "-cp", classes]
         if not (data / "meta.properties").exists():
             cluster = base64.urlsafe_b64encode(b"k" + secrets.token_bytes(15)).decode().rstrip("=")
             subprocess.run(
-                [*java, "-Xmx128m", "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)],
+                [
+                    *(*java, "-Xmx128m", "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)),
+                    *self.format_options,
+                ],
                 check=True,
                 capture_output=True,
             )
@@ -151,8 +166,8 @@ def installed_jars() -> Path:
     jars = folder / f"libs-{KAFKA_VERSION}"
     if (jars / ".complete").exists():
         return jars
-    _found("java")
-    maven = _found("mvn")
+    found("java")
+    maven = found("mvn")
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "install.lock")
     lock.acquire(INSTALL_WAIT_S)
@@ -189,7 +204,7 @@ def _cache_folder() -> Path:
     return Path(tempfile.gettempdir()) / f"payment-service-{os.getuid()}"
 
 
-def _found(program: str) -> str:
+def found(program: str) -> str:
     path = shutil.which(program)
     if path is None:
         raise RuntimeError(f"`{program}` is not on the PATH. {HOW_TO_GET}")

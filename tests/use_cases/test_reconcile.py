@@ -2,52 +2,63 @@
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 from rigs.desk_rig import ANN, BOB, Rig, desk_over
 from rigs.histories import given
 
 from payment_service.adapters.memory.payment_store import MemoryPaymentStore
-from payment_service.core.commands import Cancel, CreatePayment, RecordObject, StartCharge
-from payment_service.core.errors import Refused
+from payment_service.core.commands import Cancel, CreatePayment, GiveUp, RecordObject, StartCharge
+from payment_service.core.errors import Refused, Unavailable
 from payment_service.core.ids import payment_id_of
-from payment_service.core.payment import provider_key, status_of
+from payment_service.core.payment import attempt_of, provider_key, status_of
 from payment_service.core.ports import Answer, ClaimedCall, NextAction, ProviderCall
 from payment_service.core.terms import Kind, Status, Verdict
 from payment_service.core.use_cases import perform_effects
+from payment_service.core.use_cases.call_provider import KEY_REFUSED
 from payment_service.core.use_cases.provider_calls import CallContext, build_call
-from payment_service.core.use_cases.reconcile import LOOKUP_DELAYS_S, next_step
+from payment_service.core.use_cases.reconcile import KEYS_KEPT_S, LOOKUP_DELAYS_S, Next, next_step
 
 UNANSWERED = Answer(Verdict.UNKNOWN, code="PROVIDER_TIMEOUT")
 NOT_DONE = Answer(Verdict.UNKNOWN, code="NOT_FOUND")
 CHARGE_KEY = provider_key(payment_id_of("o1"), Kind.CHARGE, 1)
+WORDS = {"again": Next.SEND_AGAIN, "end": Next.GIVE_UP, "wait": Next.WAIT}
 TABLE = """
-created, charge, object                        | CHARGE 1    | SEND_AGAIN | GIVE_UP
-created, charge, object, unknown               | CHARGE 1    | SEND_AGAIN | GIVE_UP
-created, charge, object, pending               | CHARGE 1    | WAIT       | WAIT
-created, charge, object, action                | CHARGE 1    | WAIT       | WAIT
-created, charge, object, unknown, order-cancel | CHARGE 1    | GIVE_UP    | GIVE_UP
-created, charge, object, unknown, give-up      | CHARGE 1    | WAIT       | WAIT
-created, charge, object, unknown, give-up      | VOID 2      | SEND_AGAIN | SEND_AGAIN
-created manual, charge, object, unknown        | AUTHORIZE 1 | SEND_AGAIN | GIVE_UP
-created manual, charge, object, approved, capture, unknown               | CAPTURE 2 | SEND_AGAIN | WAIT
-created manual, charge, object, approved, capture, unknown, order-cancel | CAPTURE 2 | WAIT       | WAIT
-created manual, charge, object, approved, order-cancel, unknown          | VOID 2    | SEND_AGAIN | SEND_AGAIN
-created, charge, object, approved, refund 100                            | REFUND 1  | SEND_AGAIN | WAIT
-created, charge, object, approved, refund 100, unknown r#1               | REFUND 1  | SEND_AGAIN | WAIT
-created, charge, object, approved, refund 100, pending r#1               | REFUND 1  | WAIT       | WAIT
-created, charge, object, declined, cancel, approved, created, charge, object, approved #1 | CHARGE 3 | GIVE_UP | GIVE_UP
+created, charge, object                                                      | CHARGE 1    | again   | end     | end
+created, charge, object, unknown                                             | CHARGE 1    | again   | end     | end
+created, charge, object, pending                                             | CHARGE 1    | wait    | wait    | wait
+created, charge, object, action                                              | CHARGE 1    | wait    | wait    | wait
+created, charge, object, unknown, order-cancel                               | CHARGE 1    | end | end | end
+created, charge, object, unknown, give-up                                    | CHARGE 1    | wait    | wait    | wait
+created, charge, object, unknown, give-up                                    | VOID 2      | again   | again   | again
+created manual, charge, object, unknown                                      | AUTHORIZE 1 | again   | end     | end
+created manual, charge, object, approved, capture, unknown                   | CAPTURE 2   | again   | again   | wait
+created manual, charge, object, approved, capture, unknown, order-cancel     | CAPTURE 2   | wait    | wait    | wait
+created manual, charge, object, approved, order-cancel, unknown              | VOID 2      | again   | again   | again
+created, charge, object, approved, refund 100                                | REFUND 1    | again   | again   | wait
+created, charge, object, approved, refund 100, unknown r#1                   | REFUND 1    | again   | again   | wait
+created, charge, object, approved, refund 100, unknown r#1, external 100 re_x | REFUND 1    | again   | wait    | wait
+created, charge, object, approved, refund 100, unknown r#1, dispute open 100 | REFUND 1    | again   | wait    | wait
+created, charge, object, approved, refund 100, pending r#1                   | REFUND 1    | wait    | wait    | wait
+created, charge, object, declined, cancel, approved, created, charge, object, approved #1 | CHARGE 3 | end | end | end
 """
 ROWS = [tuple(part.strip() for part in line.split("|")) for line in TABLE.strip().splitlines()]
 
 
-@pytest.mark.parametrize(("history", "call", "soon", "late"), ROWS, ids=[f"{row[0]}: {row[1]}" for row in ROWS])
-def test_what_follows_when_the_provider_does_not_have_it(history: str, call: str, soon: str, late: str) -> None:
+@pytest.mark.parametrize(
+    ("history", "call", "soon", "later", "late"), ROWS, ids=[f"{row[0]}: {row[1]}" for row in ROWS]
+)
+def test_what_follows_when_the_provider_does_not_have_it(
+    history: str, call: str, soon: str, later: str, late: str
+) -> None:
+    """Within the window; after it; when the provider may have forgotten the key."""
     payment = given(history)
     kind, number = call.split()
     asked = build_call(payment, Kind(kind), int(number), CallContext())
-    assert next_step(payment, asked, in_window=True) == soon
-    assert next_step(payment, asked, in_window=False) == late
+    assert next_step(payment, asked, in_window=True, key_kept=True) is WORDS[soon]
+    assert next_step(payment, asked, in_window=False, key_kept=True) is WORDS[later]
+    assert next_step(payment, asked, in_window=False, key_kept=False) is WORDS[late]
 
 
 async def unknown_charge(rig: Rig, lookup: Answer = NOT_DONE) -> None:
@@ -159,25 +170,82 @@ async def test_at_the_end_of_the_look_ups_a_person_is_asked_once() -> None:
         assert [e.type for e in await rig.store.events(payment_id_of("o1"))].count("ReviewFlagged") == 1
 
 
-async def test_a_scheduled_call_of_a_provider_that_is_not_configured_is_heard_of(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("reason", ["PROVIDER_NOT_CONFIGURED", KEY_REFUSED])
+async def test_a_scheduled_call_that_this_worker_cannot_send_is_heard_of(
+    monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
-    monkeypatch.setattr(perform_effects, "NOT_CONFIGURED_RETRY_S", 0.1)
+    monkeypatch.setattr(perform_effects, "UNSENDABLE_RETRY_S", 0.1)
     heard: list[tuple[str, str]] = []
     async with desk_over(MemoryPaymentStore(), running=False) as rig:
         rig.effects.calling.on_alarm = lambda reason, key: heard.append((reason, key))
+        rig.provider.answers[Kind.CHARGE] = Answer(Verdict.NOT_SENT, code=KEY_REFUSED)
         monkeypatch.setattr(perform_effects, "POLL_S", 0.05)
-        at_ms = rig.execute.clock.now_ms()
-        order = CreatePayment(
-            payment_id_of("o1"), "a", at_ms, "order", "o1", "ann", 1050, "USD", "PAYPAL", by_order=True, charge=True
-        )  # fmt: skip
+        provider = "MOCK" if reason == KEY_REFUSED else "PAYPAL"
         runner = asyncio.create_task(rig.effects.run())
-        await rig.execute(order)
-        await rig.until(lambda payment: payment.review == ("PROVIDER_NOT_CONFIGURED:PAYPAL",))
-        assert heard[0] == ("PROVIDER_NOT_CONFIGURED", CHARGE_KEY) and len(heard) >= 3
-        assert rig.store._calls[CHARGE_KEY].tries == 0, "whoever has the provider may still send it"
+        await rig.execute(ordered(rig, provider), CallContext(method_token="tok_visa"))
+        await rig.until(lambda payment: payment.review == (f"{reason}:{provider}",))
+        assert heard[0] == (reason, CHARGE_KEY) and len(heard) >= 3
+        assert rig.store._calls[CHARGE_KEY].tries == 0, "whoever can send it may still do so"
+        rig.provider.answers.clear()
+        if reason == KEY_REFUSED:
+            await rig.until(lambda payment: status_of(payment) is Status.SUCCEEDED)
         await rig.effects.stop(1.0)
         await runner
+
+
+async def test_whoever_waits_is_told_that_nothing_was_sent_and_an_operator_that_the_key_is_refused(rig: Rig) -> None:
+    heard: list[tuple[str, str]] = []
+    rig.effects.calling.on_alarm = lambda reason, key: heard.append((reason, key))
+    await rig.create()
+    rig.provider.answers[Kind.CHARGE] = Answer(Verdict.NOT_SENT, code=KEY_REFUSED)
+    with pytest.raises(Unavailable):
+        await rig.process()
+    assert heard == [(KEY_REFUSED, CHARGE_KEY)]
+
+
+def ordered(rig: Rig, provider: str = "MOCK") -> CreatePayment:
+    at_ms = rig.execute.clock.now_ms()
+    return CreatePayment(
+        payment_id_of("o1"), "a", at_ms, "order", "o1", "ann", 1050, "USD", provider, by_order=True, charge=True
+    )
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["no object was committed", "its object is cancelled first"])
+async def test_an_orders_charge_that_was_given_up_can_be_paid_by_its_shopper(rig: Rig, made: bool) -> None:
+    pid = payment_id_of("o1")
+    runner = asyncio.create_task(rig.effects.run())
+    rig.effects.reconciler.resend_window_s = 0.0
+    rig.provider.lookups[Kind.CHARGE] = NOT_DONE
+    if made:
+        rig.provider.answers[Kind.CHARGE] = UNANSWERED
+        await rig.execute(ordered(rig), CallContext(method_token="tok_visa"))
+        await rig.until(lambda payment: status_of(payment) is Status.UNKNOWN)
+        await rig.effects.reconciler.reconcile(await claimed(rig))
+    else:
+        await rig.execute(replace(ordered(rig), charge=False))
+        await rig.execute(StartCharge(pid, "", 2, "order", has_method=True), CallContext(method_token="tok_visa"))
+        await rig.execute(GiveUp(pid, "", 3, 1))
+    await rig.until(lambda payment: status_of(payment) in (Status.PENDING, Status.FAILED))
+    assert attempt_of(await rig.payment(), 1).code == "GIVEN_UP"
+    rig.provider.answers.clear()
+    await rig.process()
+    assert status_of(await rig.payment()) is Status.SUCCEEDED
+    await rig.effects.stop(1.0)
+    await runner
+
+
+async def test_a_refund_is_sent_again_as_long_as_its_key_is_kept_and_then_looked_up(rig: Rig) -> None:
+    await rig.create()
+    await rig.process()
+    rig.provider.answers[Kind.REFUND] = UNANSWERED
+    rig.provider.lookups[Kind.REFUND] = NOT_DONE
+    await rig.desk.refund(ANN, payment_id_of("o1"), amount=None, reason=None, metadata={})
+    (first,) = [call for what, call in rig.provider.calls if what == "send" and call.kind is Kind.REFUND]
+    for sent_for_s, again in ((KEYS_KEPT_S - 60, True), (KEYS_KEPT_S, False)):
+        rig.provider.calls.clear()
+        await rig.effects.reconciler.reconcile(ClaimedCall(first, 3, time.monotonic(), sent_for_s, None))
+        assert [call for what, call in rig.provider.calls if what == "send"] == [first] * again
+        assert rig.sent()[0] == "lookup:REFUND:1"
 
 
 # --- asked at once --------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from payment_service.web.envelope import success
 from payment_service.web.idempotency import answer_same, read_key
 from payment_service.web.middleware.errors import Errors
 from payment_service.web.middleware.signature import Behaviour, in_one
-from payment_service.web.services import CALLER, WebServices
+from payment_service.web.services import Asked, WebServices
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ class Page(Behaviour):
         self.services, self.done = services, 0
         self.error: Exception | None = None
 
-    def arrives(self, request: web.Request) -> None:
-        request[CALLER] = Caller(request.headers.get("X-User", "ann"))
+    def arrives(self, request: web.Request, asked: Asked) -> None:
+        asked.caller = Caller(request.headers.get("X-User", "ann"))
 
     async def post(self, request: web.Request) -> web.Response:
         await request.read()

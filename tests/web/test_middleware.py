@@ -23,7 +23,7 @@ from payment_service.web.middleware.body_limit import BodyLimit
 from payment_service.web.middleware.errors import Errors
 from payment_service.web.middleware.request_id import RequestId
 from payment_service.web.middleware.signature import Behaviour, in_one
-from payment_service.web.services import CALLER, ERROR_CODE, REQUEST_ID, WebServices
+from payment_service.web.services import ASKED, Asked, WebServices
 from payment_service.web.tokens import TokenRules
 
 Page = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -53,7 +53,8 @@ def raising(error: BaseException) -> Page:
 
 
 async def hello(request: web.Request) -> web.StreamResponse:
-    return web.json_response({"id": request.get(REQUEST_ID), "by": request[CALLER].by if CALLER in request else None})
+    asked = request[ASKED]
+    return web.json_response({"id": asked.request_id, "by": asked.caller.by if asked.caller else None})
 
 
 def test_the_order_is_the_documented_one() -> None:
@@ -67,7 +68,7 @@ class Noted(Behaviour):
     def __init__(self, name: str, notes: list[str], *, raises: bool = False, answer: int = 0) -> None:
         self.name, self.notes, self.raises, self.answer = name, notes, raises, answer
 
-    def arrives(self, request: web.Request) -> None:
+    def arrives(self, request: web.Request, asked: Asked) -> None:
         self.notes.append(f"{self.name} arrives")
         if self.raises:
             raise KeyError(self.name)
@@ -75,7 +76,7 @@ class Noted(Behaviour):
     def answers(self, request: web.Request, error: Exception) -> web.StreamResponse | None:
         return web.Response(status=self.answer) if self.answer else None
 
-    def leaves(self, request: web.Request, response: web.StreamResponse | None) -> None:
+    def leaves(self, request: web.Request, asked: Asked, response: web.StreamResponse | None) -> None:
         self.notes.append(f"{self.name} leaves {None if response is None else response.status}")
 
 
@@ -141,7 +142,7 @@ async def test_the_request_id_is_in_every_log_line() -> None:
 
 async def test_one_line_and_two_numbers(caplog: pytest.LogCaptureFixture) -> None:
     async def page(request: web.Request) -> web.StreamResponse:
-        request[ERROR_CODE] = "SOME_WORD"
+        request[ASKED].error_code = "SOME_WORD"
         return web.Response(status=418)
 
     services = services_with(RecordedRequests())
@@ -153,7 +154,10 @@ async def test_one_line_and_two_numbers(caplog: pytest.LogCaptureFixture) -> Non
     assert lines == [
         "request method=POST path=/page/1%0Aforged status=418 ms=0.0 by=user:ann code=SOME_WORD request_id=mine"
     ]
-    assert services.metrics.counts == {("http_requests_total", "POST", "/page/{id}", "418"): 1}
+    assert services.metrics.counts == {
+        ("http_requests_total", "POST", "/page/{id}", "418"): 1,
+        ("http_request_errors_total", "POST", "/page/{id}", "SOME_WORD"): 1,
+    }
     assert services.metrics.observed == {("http_request_duration_seconds", "POST", "/page/{id}"): [0.0]}
 
 
@@ -175,6 +179,19 @@ async def test_probes_are_quiet_and_unknown_paths_share_a_label(caplog: pytest.L
             await client.get("/.env")
     assert [record.args["status"] for record in caplog.records if isinstance(record.args, dict)] == [404, 404]
     assert services.metrics.counts["http_requests_total", "GET", "none", "404"] == 2
+
+
+async def test_methods_that_nobody_knows_share_a_label() -> None:
+    services = services_with(RecordedRequests())
+    app = web.Application(middlewares=[in_one([make(services, frozenset()) for make in (AccessLog, Errors)])])
+    app.router.add_get("/health", hello)
+    async with TestClient(TestServer(app)) as client:
+        for method in ("PROPFIND", "MKCOL", "REPORT"):
+            await client.request(method, "/health")
+    assert services.metrics.counts == {
+        ("http_requests_total", "other", "none", "405"): 3,
+        ("http_request_errors_total", "other", "none", "METHOD_NOT_ALLOWED"): 3,
+    }
 
 
 # --- errors ----------------------------------------------------------------------------------------------------

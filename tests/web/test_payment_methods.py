@@ -1,7 +1,7 @@
 """Saved methods over HTTP: the site on the real use case, over memory and the mock provider."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -11,7 +11,8 @@ from rigs.method_rig import ACTION, Rig, method_rig
 from rigs.web_site import ADMIN, ANN, BOB, SERVICE, Client, ask, opened, services_with
 
 from payment_service.core.audit import AuditEntry
-from payment_service.core.payment_method import MethodAnswer
+from payment_service.core.payment_method import Card, MethodAnswer, MethodSecrets
+from payment_service.core.ports import NextAction
 from payment_service.core.terms import Verdict
 from payment_service.web.api_document import document
 
@@ -136,6 +137,37 @@ async def test_the_shopper_is_told_what_to_do(site: Site) -> None:
     assert waiting["nextAction"] == method["nextAction"]
     (confirmed,) = (await site.ask("GET"))[1]["data"]
     assert (confirmed["status"], confirmed["nextAction"]) == ("ACTIVE", None)
+
+
+async def test_without_a_token_paypal_asks_its_shopper(site: Site) -> None:
+    site.rig.methods.keepers["PAYPAL"] = site.rig.scripted  # type: ignore[index]
+    said = MethodAnswer(
+        Verdict.PENDING, next_action=NextAction("redirect", "https://paypal.test/approve"),
+        secrets=MethodSecrets(setup_id="SETUP1", return_url="https://shop.test/back"), card=Card("paypal"),
+    )  # fmt: skip
+    site.rig.scripted.says = [MethodAnswer(Verdict.UNKNOWN, code="PROVIDER_TIMEOUT")]
+    body = {"type": "paypal", "provider": "paypal", "returnUrl": "https://shop.test/back"}
+    status, lost = await site.ask("POST", PATH, body)
+    assert (status, lost["data"]["status"], lost["data"]["nextAction"]) == (202, "PENDING", None)
+    status, again = await site.ask("POST", PATH, body)
+    assert (status, again["data"]["id"]) == (202, lost["data"]["id"]), "asked once"
+
+    other = body | {"returnUrl": "https://shop.test/basket"}
+    elsewhere = MethodSecrets(setup_id="SETUP2", return_url=other["returnUrl"])
+    site.rig.scripted.says = [replace(said, secrets=elsewhere)] * 2
+    status, asked = await site.ask("POST", PATH, other)
+    assert (status, asked["data"]["status"], asked["data"]["brand"]) == (201, "REQUIRES_ACTION", "paypal")
+    assert asked["data"]["nextAction"] == {"type": "redirect", "url": "https://paypal.test/approve"}
+    status, again = await site.ask("POST", PATH, other)
+    assert (status, again["data"]) == (200, asked["data"])
+    (approved,) = [one for one in (await site.ask("GET"))[1]["data"] if one["id"] == asked["data"]["id"]]
+    assert (approved["status"], approved["nextAction"]) == ("ACTIVE", None)
+    site.rig.scripted.says = [said]
+    status, second = await site.ask("POST", PATH, other)
+    assert (status, second["data"]["id"] == asked["data"]["id"]) == (201, False), "another wallet"
+    for wrong in (body | {"provider": "mock"}, {**body, "type": "card", "provider": "stripe"}):
+        status, envelope = await site.ask("POST", PATH, wrong)
+        assert (status, envelope["code"]) == (422, "VALIDATION_ERROR")
 
 
 async def test_what_is_not_known_yet_is_202(site: Site) -> None:

@@ -1,5 +1,6 @@
 """What stands around every page: limits, origins, HTTPS, and the headers that make browsers careful."""
 
+import re
 from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 from rigs.web_site import ANN, BOB, PATH, SERVICE, Client, RecordedRequests, ask, opened, services_with
 
-from payment_service.web.middleware.guessing import FAILURES_MAX
+from payment_service.web.middleware.rate_limit import SERVICE_FACTOR
 from payment_service.web.rate_limits import Quota, Windows
 
 SHOP = "https://shop.example"
@@ -40,24 +41,64 @@ async def test_a_user_has_a_quota_and_is_told_what_is_left() -> None:
     await client.close()
 
 
-async def test_tokens_cannot_be_guessed_and_nobody_else_pays_for_it() -> None:
-    client = await site(trusted_proxies=LOCAL)
-    guess = {"Authorization": "Bearer x.y.z", "X-Forwarded-For": "203.0.113.7"}
-    for _ in range(FAILURES_MAX):
-        assert (await ask(client, "GET", PATH, **guess))[0] == 401
-    status, envelope = await ask(client, "GET", PATH, **guess)
-    assert (status, envelope["code"]) == (429, "RATE_LIMITED")
-    # The very address that guesses is not heard with a good token either; another one is.
-    assert (await ask(client, "GET", PATH, **{**ANN, "X-Forwarded-For": "203.0.113.7"}))[0] == 429
-    assert (await ask(client, "GET", PATH, **{**ANN, "X-Forwarded-For": "203.0.113.8"}))[0] == 200
+HERE, THERE = {"X-Forwarded-For": "203.0.113.7"}, {"X-Forwarded-For": "203.0.113.8"}
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        (PATH, {}, 401),
+        (PATH, {"Authorization": "Bearer x.y.z"}, 401),
+        (PATH, {"X-Internal-Token": "guessed"}, 401),
+        ("/nowhere", {}, 404),
+        ("/mock/approve/x", {}, 404),
+        ("/api-docs/openapi.yaml", {}, 200),
+    ],
+)
+async def test_who_is_nobody_is_counted_by_address(path: str, headers: dict[str, str], status: int) -> None:
+    client = await site(trusted_proxies=LOCAL, rate_limit_max=3, rate_limit_window_s=900.0)
+    for left in (2, 1, 0):
+        async with client.get(path, headers={**HERE, **headers}) as answer:
+            assert answer.status == status
+            assert answer.headers["RateLimit"].startswith(f'"address";r={left};t=')
+    async with client.get(path, headers={**HERE, **headers}) as answer:
+        assert (answer.status, (await answer.json())["code"]) == (429, "RATE_LIMITED")
+        assert answer.headers["Retry-After"] == "900"
+    # Nobody else pays for it: another address, whoever has a good token, probes.
+    async with client.get(path, headers={**THERE, **headers}) as answer:
+        assert answer.status == status
+    assert (await ask(client, "GET", PATH, **{**ANN, **HERE}))[0] == 200
+    for _ in range(5):
+        assert (await ask(client, "GET", "/health", **HERE))[0] == 200
+        assert (await client.get("/metrics", headers=HERE)).status == 200
     await client.close()
 
 
 async def test_an_address_is_not_what_the_caller_writes() -> None:
-    client = await site()  # no proxy is trusted
-    for number in range(FAILURES_MAX):
+    client = await site(rate_limit_max=3)  # no proxy is trusted
+    for number in range(3):
         await ask(client, "GET", PATH, **{"X-Forwarded-For": f"198.51.100.{number}"})
     assert (await ask(client, "GET", PATH, **{"X-Forwarded-For": "192.0.2.1"}))[0] == 429
+    await client.close()
+
+
+@pytest.mark.parametrize("who", [ANN, SERVICE])
+async def test_what_moves_money_has_a_smaller_quota_beside(who: dict[str, str]) -> None:
+    name, factor = ("user", 1) if who is ANN else ("service", SERVICE_FACTOR)
+    client = await site(rate_limit_max=10, rate_limit_window_s=900.0)
+    for number in range(6 * factor):
+        async with client.post(f"{PATH}/refund", headers=who, json={}) as answer:
+            assert answer.status == 200, number
+    assert answer.headers["RateLimit-Policy"] == (
+        f'"{name}";q={10 * factor};w=900, "{"money" if who is ANN else "service-money"}";q={6 * factor};w=900'
+    )
+    assert re.fullmatch(rf'"{name}";r={4 * factor};t=900, "[a-z-]*money";r=0;t=900', answer.headers["RateLimit"])
+    for path in ("refund", "process", "capture"):
+        async with client.post(f"{PATH}/{path}", headers=who, json={}) as answer:
+            assert (answer.status, (await answer.json())["code"]) == (429, "RATE_LIMITED")
+            assert answer.headers["Retry-After"] == "900"
+    async with client.get(PATH, headers=who) as answer:  # what moves none goes on, and all is counted
+        assert answer.status == 200 and answer.headers["RateLimit"].startswith(f'"{name}";r={4 * factor - 4};')
     await client.close()
 
 

@@ -18,7 +18,8 @@ from payment_service.core.errors import Unavailable
 from payment_service.core.use_cases.receive_webhook import WebhookInbox
 from payment_service.core.webhooks import ReceivedWebhook
 from payment_service.web.client_address import client_address, parse_address
-from payment_service.web.webhook_gate import ACCEPTING_MAX, ADDRESSES_MAX, WINDOW_S, FailureLimit, WebhookGate
+from payment_service.web.rate_limits import Quota, Windows
+from payment_service.web.webhook_gate import ACCEPTING_MAX, QUOTA, WINDOW_S, WebhookGate
 
 SECRET = "whsec_of_this_test"
 BODY = b'{"id":"evt_1","type":"charge.succeeded","created":1800000000,"data":{"payment_id":"pay_1","object_id":"o"}}'
@@ -49,8 +50,8 @@ class Site:
     def __init__(self, **settings: Any) -> None:
         self.log, self.clock, self.metrics = Log(), SettableClock(NOW_S), CountedMetrics()
         inbox = WebhookInbox({"MOCK": MockWebhooks(SECRET)}, self.log, self.clock, self.metrics)
-        failures = FailureLimit(settings.pop("failures_max", 5), self.clock)
-        self.gate = WebhookGate(inbox, failures, **settings)
+        failures = Windows(Quota(QUOTA, settings.pop("failures_max", 5), WINDOW_S))
+        self.gate = WebhookGate(inbox, failures, self.clock, **settings)
 
     async def open(self) -> Client:
         return await opened(services_with(RecordedRequests(), clock=self.clock, webhooks=self.gate))
@@ -80,7 +81,9 @@ async def test_a_signed_event_is_taken_by_every_path_and_kept_as_it_came() -> No
         (PATH, signed(at_s=NOW_S - 301), 400, "INVALID_SIGNATURE"),
         (PATH, signed(at_s=NOW_S + 301), 400, "INVALID_SIGNATURE"),
         (PATH, signed(BODY + b" "), 400, "INVALID_SIGNATURE"),
-        (f"{PATH}/stripe", signed(), 422, "PROVIDER_NOT_CONFIGURED"),
+        (f"{PATH}/stripe", {}, 400, "INVALID_SIGNATURE"),
+        (f"{PATH}/stripe", signed(), 400, "INVALID_SIGNATURE"),
+        (f"{PATH}/stripe", {"Stripe-Signature": "t=1,v1=00"}, 422, "PROVIDER_NOT_CONFIGURED"),
         (PATH, {"Stripe-Signature": "t=1,v1=00"}, 422, "PROVIDER_NOT_CONFIGURED"),
         (f"{PATH}/other", signed(), 404, "NOT_FOUND"),
     ],
@@ -137,15 +140,12 @@ async def test_only_failures_are_counted_and_by_the_address_that_our_proxy_saw()
     await client.close()
 
 
-def test_failures_of_many_addresses_take_bounded_memory() -> None:
-    limit = FailureLimit(1, SettableClock())
-    for number in range(ADDRESSES_MAX + 5):
-        limit.failed(parse_address(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"))
-    assert len(limit._failures) == ADDRESSES_MAX
-    limit.failed(parse_address("2001:db8::1"))
+def test_a_subscriber_is_one_address() -> None:
+    gate = Site(failures_max=1).gate
+    gate.failed(parse_address("2001:db8::1"))
     with pytest.raises(Unavailable):
-        limit.check(parse_address("2001:db8::ffff"))  # the same subscriber
-    limit.check(parse_address("2001:db8:0:1::1"))
+        gate.check(parse_address("2001:db8::ffff"))
+    gate.check(parse_address("2001:db8:0:1::1"))
 
 
 async def test_the_allow_list() -> None:
@@ -200,7 +200,8 @@ async def test_so_many_are_taken_at_once_and_the_next_is_asked_to_come_again() -
     await received()
 
 
-async def test_without_any_provider_s_secret_there_is_no_such_page() -> None:
+async def test_without_any_providers_secret_nothing_is_believed() -> None:
     client = await opened(services_with(RecordedRequests()))
-    assert (await ask(client, "POST", PATH, BODY, **signed()))[1]["code"] == "NOT_FOUND"
+    assert (await ask(client, "POST", PATH, BODY, **signed()))[1]["code"] == "PROVIDER_NOT_CONFIGURED"
+    assert (await ask(client, "POST", PATH, BODY))[1]["code"] == "INVALID_SIGNATURE"
     await client.close()

@@ -9,8 +9,8 @@ from aiohttp import web
 from payment_service.core.audit import ACCEPTED, OK, AuditEntry
 from payment_service.core.card_data import without_card_data_in_path
 from payment_service.web.client_address import client_address
-from payment_service.web.middleware.signature import NO_ROUTE, Behaviour, route_of
-from payment_service.web.services import ABOUT, CALLER, ERROR_CODE, NOTHING, REQUEST_ID, WebServices
+from payment_service.web.middleware.signature import Behaviour
+from payment_service.web.services import NO_ROUTE, Asked, WebServices
 
 ACTIONS = {
     ("POST", "/api/v1/payments"): "payment.create",
@@ -28,6 +28,15 @@ ACTIONS = {
     ("POST", "/api/v1/payment-methods"): "method.add",
     ("DELETE", "/api/v1/payment-methods/{method_id}"): "method.remove",
     ("PUT", "/api/v1/payment-methods/{method_id}/default"): "method.default",
+    ("POST", "/console/sign-in"): "console.sign_in",
+    ("POST", "/console/sign-out"): "console.sign_out",
+    ("GET", "/console/payments/{payment_id}"): "payment.read",
+    ("POST", "/console/payments/{payment_id}/ask"): "payment.read",
+    ("POST", "/console/payments/{payment_id}/refund"): "payment.refund",
+    ("POST", "/console/payments/{payment_id}/cancel"): "payment.cancel",
+    ("POST", "/console/payments/{payment_id}/resolve"): "payment.resolve",
+    ("POST", "/console/dead-letters/replay"): "dead_letter.replay",
+    ("POST", "/console/webhooks/replay"): "webhook.replay",
 }
 """Any other route is its own word."""
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -43,36 +52,34 @@ class Audit(Behaviour):
         self._record = services.audit
         self._trusted = services.trusted_proxies
 
-    def leaves(self, request: web.Request, response: web.StreamResponse | None) -> None:
-        code = request.get(ERROR_CODE)
+    def leaves(self, request: web.Request, asked: Asked, response: web.StreamResponse | None) -> None:
+        code = asked.error_code
         if request.method in READS and code not in DENIED:
             return
-        route = route_of(request)
-        if route is not NO_ROUTE:
+        if asked.route is not NO_ROUTE:
             result = GONE if response is None else code or (ACCEPTED if response.status == 202 else OK)
             # Without a proxy of ours it is whom the connection is with, and nothing has to be parsed.
             client = client_address(request, self._trusted) if self._trusted else request.remote
-            self._record(_entry(request, route, result, self._now_ms(), str(client or "")))
+            self._record(_entry(request, asked, result, self._now_ms(), str(client or "")))
 
 
-def _entry(request: web.Request, route: str, result: str, at_ms: int, client: str) -> AuditEntry:
+def _entry(request: web.Request, asked: Asked, result: str, at_ms: int, client: str) -> AuditEntry:
     method = request.method
-    caller = request.get(CALLER)
-    about = request.get(ABOUT, NOTHING)
+    caller, about = asked.caller, asked.about
     path = request.match_info
     payment_id, method_id = path.get("payment_id"), path.get("method_id")
-    if ERROR_CODE in request:  # it may be anything that somebody wrote there
+    if asked.error_code:  # it may be anything that somebody wrote there
         payment_id, method_id = (without_card_data_in_path(one) if one else one for one in (payment_id, method_id))
     return AuditEntry(
         at_ms,
-        ACTIONS.get((method, route)) or f"{method} {route}",
+        ACTIONS.get((method, asked.route)) or f"{method} {asked.route}",
         result,
         caller.by if caller is not None else "anonymous",
         caller.roles if caller is not None else (),
         client,
-        request.get(REQUEST_ID, ""),
+        asked.request_id,
         payment_id or about.payment_id,
         path.get("order_id") or about.order_id,
         about.refund_id,
-        method_id or about.method_id,
+        method_id or about.method_id or about.detail,
     )

@@ -10,8 +10,8 @@ from aiohttp import hdrs, web
 from multidict import istr
 
 from payment_service.core.use_cases.payment_requests import Caller
-from payment_service.web.middleware.signature import Behaviour, route_of
-from payment_service.web.services import CALLER, WebServices
+from payment_service.web.middleware.signature import Behaviour
+from payment_service.web.services import Asked, WebServices
 from payment_service.web.tokens import TokenVerifier, unauthorized
 
 SERVICE_HEADERS = (istr("X-Internal-Token"), istr("X-API-Key"))
@@ -23,10 +23,10 @@ class Auth(Behaviour):
         self._tokens = services.tokens
         self._open_routes = open_routes
 
-    def arrives(self, request: web.Request) -> None:
+    def arrives(self, request: web.Request, asked: Asked) -> None:
         # What is registered nowhere goes on to its 404 or 405; it has no page that could tell anything.
-        if request.match_info.http_exception is None and route_of(request) not in self._open_routes:
-            request[CALLER] = _caller(request, self._tokens)
+        if asked.route not in self._open_routes and request.match_info.http_exception is None:
+            asked.caller = _caller(request, self._tokens)
 
 
 def _caller(request: web.Request, tokens: TokenVerifier) -> Caller:

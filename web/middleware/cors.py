@@ -6,7 +6,7 @@ Room: web. Outside auth: a browser asks beforehand (OPTIONS) without a token. ht
 from aiohttp import hdrs, web
 
 from payment_service.web.middleware.signature import Behaviour
-from payment_service.web.services import WebServices
+from payment_service.web.services import Asked, WebServices
 
 METHODS = "GET, POST, PUT, DELETE"
 HEADERS = "Authorization, Content-Type, Idempotency-Key, X-Request-ID, traceparent"
@@ -23,7 +23,7 @@ class Cors(Behaviour):
     def __init__(self, services: WebServices, open_routes: frozenset[str]) -> None:
         self._origins = services.allowed_origins
 
-    def arrives(self, request: web.Request) -> None:
+    def arrives(self, request: web.Request, asked: Asked) -> None:
         asks = request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
         if asks and request.headers.get(hdrs.ORIGIN) in self._origins:
             raise _Preflight
@@ -38,7 +38,7 @@ class Cors(Behaviour):
         }
         return web.Response(status=204, headers=headers)
 
-    def leaves(self, request: web.Request, response: web.StreamResponse | None) -> None:
+    def leaves(self, request: web.Request, asked: Asked, response: web.StreamResponse | None) -> None:
         if not self._origins or response is None or response.prepared:
             return
         response.headers[hdrs.VARY] = hdrs.ORIGIN

@@ -9,11 +9,10 @@ from multidict import istr
 
 from payment_service.core.errors import Refused
 from payment_service.web.client_address import is_in, parse_address
-from payment_service.web.middleware.signature import Behaviour, route_of
-from payment_service.web.services import WebServices
+from payment_service.web.middleware.signature import PROBES, Behaviour
+from payment_service.web.services import Asked, WebServices
 
 FORWARDED_PROTO = istr("X-Forwarded-Proto")
-EXEMPT = frozenset({"/health", "/ready", "/metrics"})
 
 
 class Https(Behaviour):
@@ -21,8 +20,8 @@ class Https(Behaviour):
         self._enforced = services.https_only
         self._trusted = services.trusted_proxies
 
-    def arrives(self, request: web.Request) -> None:
-        if not self._enforced or request.secure or route_of(request) in EXEMPT:
+    def arrives(self, request: web.Request, asked: Asked) -> None:
+        if not self._enforced or request.secure or asked.route in PROBES:
             return
         told = request.headers.get(FORWARDED_PROTO)
         if told is None or told.rpartition(",")[2].strip().lower() == "https":

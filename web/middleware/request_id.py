@@ -12,7 +12,7 @@ from aiohttp import web
 from multidict import istr
 
 from payment_service.web.middleware.signature import Behaviour
-from payment_service.web.services import REQUEST_ID, WebServices
+from payment_service.web.services import NO_ROUTE, OUR_PAYMENT, Asked, WebServices
 
 HEADER = istr("X-Request-ID")
 _SAFE = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}", re.ASCII)
@@ -23,12 +23,17 @@ class RequestId(Behaviour):
         # Unique by worker and count: ten times cheaper than a random one for each, and nobody gains by guessing it.
         self._prefix, self._numbers = f"req-{secrets.token_hex(8)}-", itertools.count(1)
 
-    def arrives(self, request: web.Request) -> None:
+    def arrives(self, request: web.Request, asked: Asked) -> None:
         given = request.headers.get(HEADER)
         name = given if given is not None and _SAFE.fullmatch(given) else self._prefix + f"{next(self._numbers):x}"
-        request[REQUEST_ID] = name
+        asked.request_id = name
         structlog.contextvars.bind_contextvars(request_id=name)
+        payment_id = None if asked.route is NO_ROUTE else request.match_info.get("payment_id")
+        if payment_id is not None and OUR_PAYMENT.fullmatch(payment_id):
+            structlog.contextvars.bind_contextvars(payment_id=payment_id)
 
-    def leaves(self, request: web.Request, response: web.StreamResponse | None) -> None:
+    def leaves(self, request: web.Request, asked: Asked, response: web.StreamResponse | None) -> None:
         if response is not None and not response.prepared:
-            response.headers[HEADER] = request[REQUEST_ID]
+            response.headers[HEADER] = asked.request_id
+        # The next request of this connection comes in the same context, and so do lines about one that is none.
+        structlog.contextvars.unbind_contextvars("request_id", "payment_id")

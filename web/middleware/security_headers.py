@@ -7,7 +7,7 @@ from aiohttp import hdrs, web
 from multidict import istr
 
 from payment_service.web.middleware.signature import Behaviour
-from payment_service.web.services import WebServices
+from payment_service.web.services import Asked, WebServices
 
 NAME = "payment-service"
 """Instead of aiohttp's and Python's versions."""
@@ -25,13 +25,14 @@ class SecurityHeaders(Behaviour):
     def __init__(self, services: WebServices, open_routes: frozenset[str]) -> None:
         self._hsts = f"max-age={HTTPS_FOR_S}; includeSubDomains" if services.https_only else None
 
-    def leaves(self, request: web.Request, response: web.StreamResponse | None) -> None:
+    def leaves(self, request: web.Request, asked: Asked, response: web.StreamResponse | None) -> None:
         if response is None or response.prepared:
             return
         headers = response.headers
         headers[hdrs.SERVER] = NAME
         headers[NO_SNIFFING] = "nosniff"
-        headers[REFERRER] = "no-referrer"
+        if REFERRER not in headers:
+            headers[REFERRER] = "no-referrer"
         if POLICY not in headers:
             headers[POLICY] = NOTHING
         if hdrs.CACHE_CONTROL not in headers:

@@ -8,21 +8,23 @@ from collections.abc import Awaitable, Callable, Sequence
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from payment_service.web.services import ASKED, NO_ROUTE, Asked
+
 Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
-NO_ROUTE = "none"
-"""Of a request that no page is registered for: metrics must not have a label per guessed path."""
+PROBES = frozenset({"/health", "/ready", "/metrics"})
+"""Routes that machines inside ask every few seconds."""
 
 
 class Behaviour:
     """Override what it does. Nothing here waits; what must wait is an aiohttp middleware of its own, behind these."""
 
-    def arrives(self, request: web.Request) -> None:
+    def arrives(self, request: web.Request, asked: Asked) -> None:
         """Before the page, outermost first. What it raises keeps the request from everything further in."""
 
     def answers(self, request: web.Request, error: Exception) -> web.StreamResponse | None:
         """The answer to what was raised, by a behaviour or by the page; the innermost one that has any is asked."""
 
-    def leaves(self, request: web.Request, response: web.StreamResponse | None) -> None:
+    def leaves(self, request: web.Request, asked: Asked, response: web.StreamResponse | None) -> None:
         """Whatever happened, innermost first. None: there is no answer, the caller went away."""
 
 
@@ -35,9 +37,10 @@ def in_one(behaviours: Sequence[Behaviour]) -> Middleware:
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         response: web.StreamResponse | None = None
+        asked = request[ASKED] = Asked(route_of(request))
         try:
             for arrives in arrivals:
-                arrives(request)
+                arrives(request, asked)
             response = await handler(request)
         except Exception as error:
             for answer in answers:
@@ -48,7 +51,7 @@ def in_one(behaviours: Sequence[Behaviour]) -> Middleware:
                 raise
         finally:
             for leaves in leaving:
-                leaves(request, response)
+                leaves(request, asked, response)
         return response
 
     return middleware
@@ -59,6 +62,5 @@ def _does(behaviour: Behaviour, name: str) -> bool:
 
 
 def route_of(request: web.Request) -> str:
-    """The registered path, such as `/api/v1/payments/{payment_id}`."""
     resource = request.match_info.route.resource
     return NO_ROUTE if resource is None else resource.canonical

@@ -1,0 +1,30 @@
+"""A payment's stored history -> what it published last.
+
+Room: codecs.
+"""
+
+from collections.abc import Iterable
+
+from payment_service.codecs.events import decode_event
+from payment_service.codecs.published import encode_published
+from payment_service.core.facts import apply
+from payment_service.core.payment import Payment
+from payment_service.core.ports import Step
+
+StoredRow = tuple[int, int | None, str, bytes]
+"""Version, sequence (None: internal), type and data, as in `payment_events`."""
+
+
+def last_published(payment_id: str, rows: Iterable[StoredRow]) -> bytes | None:
+    """The value of the payment's last published message, as it was sent. `rows` in the order of versions.
+
+    None: it has published nothing. Raises Malformed.
+    """
+    payment: Payment | None = None
+    last: Step | None = None
+    for version, sequence, type_name, data in rows:
+        event = decode_event(type_name, data)
+        payment, topic = apply(payment, event, payment_id)
+        if sequence is not None and topic is not None:
+            last = Step(event, version, sequence, topic, payment)
+    return None if last is None else encode_published(last)
