@@ -18,7 +18,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 PYTEST := $(BIN)/pytest
 WATCH := $(BIN)/watchfiles --ignore-paths .data,.venv,.typecheck,dist,build
 
-.PHONY: help install run dev demo migrate test test-watch test-kafka test-providers test-api audit crash crash-random coverage check lint format types api-docs bench build clean \
+.PHONY: help install run dev demo migrate test test-watch test-kafka test-console test-providers test-live test-api audit crash crash-random coverage check lint format types api-docs bench bench-charges build clean \
 	docker-up docker-down kafka-tools
 
 help: ## list the targets
@@ -58,9 +58,22 @@ test-watch: $(STAMP) ## the tests of what failed last, again whenever a file cha
 test-kafka: $(STAMP) kafka-tools ## tests on a real Apache Kafka (or on KAFKA_BROKERS)
 	$(PYTEST) -m kafka -n 2 --dist loadfile
 
-test-providers: $(STAMP) ## the one contract suite over every provider, and Stripe's own OpenAPI where Go is there
-	cd tests && ../$(BIN)/python -m servers.stripe_mock
-	$(PYTEST) tests/contract/test_providers.py tests/adapters/test_stripe_requests.py
+# Root on Debian gets Chromium; without one the tests say so and are skipped.
+test-console: $(STAMP) ## the operators' console in a real Chromium; pictures of every page in .data/console
+	@if ! { command -v chromium || command -v chromium-browser; } >/dev/null 2>&1 && [ -z "$${CHROMIUM:-}" ] \
+		&& [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; fi
+	$(PYTEST) -m browser tests/console
+
+# Fetches stripe-mock and Prism once, with Go and Node (PyPI's wheels where the machine has none): about two minutes.
+test-providers: $(STAMP) ## the one contract suite over every provider, and Stripe's and PayPal's own OpenAPI
+	cd tests && ../$(BIN)/python -m servers.stripe_mock && ../$(BIN)/python -m servers.prism
+	$(PYTEST) -m "not live" tests/contract/test_providers.py tests/adapters/test_stripe_requests.py \
+		tests/adapters/test_stripe_methods.py tests/adapters/test_paypal_openapi.py
+
+test-live: $(STAMP) ## Stripe's and PayPal's own sandboxes, with STRIPE_SECRET_KEY (sk_test_…), PAYPAL_CLIENT_ID and PAYPAL_CLIENT_SECRET
+	$(PYTEST) -m live tests/contract/test_providers.py tests/adapters/test_paypal_sandbox.py
 
 test-api: $(STAMP) ## Schemathesis over all of openapi.yaml against a running service, about 3 minutes; SEED=n repeats one
 	cd tests && ../$(BIN)/python -m security.api_run $(if $(SEED),--seed $(SEED))
@@ -100,6 +113,9 @@ api-docs: $(STAMP) ## write openapi.yaml anew, from the models in web/
 
 bench: $(STAMP) kafka-tools ## measure; asserts nothing
 	$(BIN)/python tests/bench/run.py
+
+bench-charges: $(STAMP) kafka-tools ## 1,000 charges in flight at a provider that takes 300 ms; measures, asserts nothing
+	$(BIN)/python tests/bench/charges.py
 
 build: $(STAMP) ## the wheel, into dist/
 	rm -rf build

@@ -15,46 +15,55 @@ from payment_service.adapters import audit_chain
 from payment_service.adapters.audit_anchors import Anchored, read_anchors
 from payment_service.adapters.beside import with_broker, with_database
 from payment_service.adapters.changelog import read_changelog
-from payment_service.adapters.checks.broker import of_broker, of_letters
-from payment_service.adapters.checks.database import of_database
-from payment_service.adapters.checks.given import MENDS, of_settings
-from payment_service.adapters.checks.machine import of_machine
-from payment_service.adapters.checks.outside import of_providers, of_surroundings
-from payment_service.adapters.checks.waiting import of_work
+from payment_service.adapters.checks.examination import Examination
 from payment_service.adapters.clock import SystemClock
 from payment_service.adapters.dead_letter_desk import StoredDeadLetters
-from payment_service.adapters.embedded_process import EmbeddedError
 from payment_service.adapters.kafka_topics import AUDIT_ANCHORS, DEAD_LETTERS, INTERNAL, create_missing, found_topics
+from payment_service.adapters.legacy_tokens import LegacyTokens
 from payment_service.adapters.logging import configure_logging
 from payment_service.adapters.metrics import PrometheusMetrics
 from payment_service.adapters.postgres import migrate as migrations
 from payment_service.adapters.postgres.audit_log import COMMAND, PostgresAuditLog
 from payment_service.adapters.postgres.audit_verifier import AuditVerifier
 from payment_service.adapters.postgres.call_queue import PostgresCallQueue
+from payment_service.adapters.postgres.legacy_ids import PostgresOldIds
+from payment_service.adapters.postgres.legacy_import import ImportRules, RowsImport
+from payment_service.adapters.postgres.legacy_rows import LegacyRows
 from payment_service.adapters.postgres.payment_store import PostgresPaymentStore
 from payment_service.adapters.postgres.pool import Database
+from payment_service.adapters.postgres.republish import Republishing
 from payment_service.adapters.postgres.resealing import Resealing
 from payment_service.adapters.postgres.webhooks import PostgresWebhooks
 from payment_service.adapters.sealed_topics import SealedTopics
 from payment_service.adapters.settings import Settings, SettingsInvalid
+from payment_service.adapters.settings_values import database_address
 from payment_service.adapters.topic_reading import partitions_of
 from payment_service.core.audit import Auditor
 from payment_service.core.dead_letters import DeadLetterDesk, LetterFilter, LetterPage
-from payment_service.core.doctor import Area, Doctor, Finding
+from payment_service.core.doctor import Area, Finding
 from payment_service.core.errors import Refused, Unavailable
+from payment_service.core.importing import LegacyImport, OldIds
 from payment_service.core.key_rotation import KeyRotation, SealedRecords
 from payment_service.core.ports import AuditLog, PaymentStore
+from payment_service.core.republishing import Republisher
 from payment_service.core.topic_plan import TopicReport, judged
 from payment_service.core.use_cases.execute import Execute
-from payment_service.services import APP_NAME, cache_of, cipher_of, kafka_client, token_rules, topics_of, trace_ids
+from payment_service.services import (
+    APP_NAME,
+    EMBEDDED_SILENCE_S,
+    cache_of,
+    cipher_of,
+    kafka_client,
+    token_rules,
+    topics_of,
+    trace_ids,
+)
 from payment_service.tables.payments import NAME as PAYMENTS_TABLE
 from payment_service.tables.payments import OPEN_TTL_FACTOR, place_of
 from payment_service.web.tokens import issue_token
 
 __all__ = ["Settings", "kafka_client", "partitions_of", "with_broker", "with_database"]
 
-EMBEDDED_SILENCE_S = 1.0
-"""The embedded broker answers latest offsets wrongly: what is read is read until it is silent."""
 TABLES = (PAYMENTS_TABLE,)
 
 
@@ -123,6 +132,49 @@ async def open_audit(settings: Settings) -> AsyncIterator[AuditLog]:
         yield log
     finally:
         await log.close()
+        await database.close()
+
+
+@contextlib.asynccontextmanager
+async def open_legacy(
+    settings: Settings, database_url: str | None, schema: str | None, old_key: str | None, ask_days: int, operator: str
+) -> AsyncIterator[LegacyImport]:
+    """The old rows are read as the owner of the tables, where there is another one, since ours may not see them."""
+    old = database_address(database_url) if database_url is not None else None
+    rows = Database(
+        settings.migration_database_dsn if old is None else old.dsn, application_name="payment-service import",
+        size_max=1,
+    )  # fmt: skip
+    given = (settings.encryption_key, settings.jwt_secret)
+    secrets = [*([old_key] if old_key else []), *(it.get_secret_value() for it in given if it is not None)]
+    where = schema or (settings.legacy_schema if old is None else old.legacy_schema)
+    database = Database(settings.database_dsn, application_name="payment-service import", size_max=2)
+    try:
+        async with open_execute(settings) as execute:
+            yield RowsImport(
+                LegacyRows(rows, where), database, execute, cipher_of(settings), LegacyTokens(secrets),
+                ImportRules(operator, ask_days),
+            )  # fmt: skip
+    finally:
+        await rows.close()
+        await database.close()
+
+
+@contextlib.asynccontextmanager
+async def open_old_ids(settings: Settings) -> AsyncIterator[OldIds]:
+    database = Database(settings.database_dsn, application_name="payment-service cli", size_max=1)
+    try:
+        yield PostgresOldIds(database)
+    finally:
+        await database.close()
+
+
+@contextlib.asynccontextmanager
+async def open_republisher(settings: Settings) -> AsyncIterator[Republisher]:
+    database = Database(settings.database_dsn, application_name="payment-service cli", size_max=2)
+    try:
+        yield Republishing(database, settings.outbox_shards)
+    finally:
         await database.close()
 
 
@@ -216,67 +268,20 @@ def look_at_settings() -> tuple[Settings, list[str]]:
         return error.given, error.problems
 
 
-async def examine(
+def examine(
     settings: Settings, problems: Sequence[str], areas: Collection[Area], *, as_production: bool
 ) -> AsyncGenerator[tuple[Area, Sequence[Finding]], None]:
     """What is wrong with an installation, area by area. Changes nothing; raises nothing for what it finds."""
-    clock, production = SystemClock(), as_production or settings.is_production
-    if Area.SETTINGS in areas:
-        yield Area.SETTINGS, of_settings(settings, problems, as_production=production)
-    if Area.MACHINE in areas:
-        yield Area.MACHINE, await of_machine(settings)
-    if {Area.DATABASE, Area.WORK} & set(areas):
-        findings, work = await _examine_database(settings, clock, production=production, keyed=not problems)
-        if Area.DATABASE in areas:
-            yield Area.DATABASE, findings
-    if {Area.BROKER, Area.WORK} & set(areas):
-        findings, letters = await _examine_broker(settings)
-        if Area.BROKER in areas:
-            yield Area.BROKER, findings
-    if Area.PROVIDERS in areas:
-        yield Area.PROVIDERS, await of_providers(settings, clock)
-    if Area.AROUND in areas:
-        yield Area.AROUND, await of_surroundings(settings)
-    if Area.WORK in areas:
-        yield Area.WORK, [*work, *letters]
 
-
-async def _examine_database(
-    settings: Settings, clock: SystemClock, *, production: bool, keyed: bool
-) -> tuple[list[Finding], list[Finding]]:
-    """Of the database, and of the work in it."""
-    doctor, nothing = Doctor(Area.DATABASE), [Doctor(Area.WORK).skipped("work", "the database has to be mended first")]
-    own = settings.embedded_database
-    if own and not settings.may_embed:
-        return [doctor.skipped("connection", "DATABASE_URL names none")], nothing
-    try:
-        async with with_database(settings) as pointed:
-            findings, readable = await of_database(pointed, clock, production=production, own=own)
-            if not readable:
-                return findings, nothing
-            return findings, await of_work(pointed, cipher_of(pointed) if keyed else None)
-    except ValueError as error:  # DATABASE_URL is no address; said of the settings too
-        return [doctor.wrong("connection", f"DATABASE_URL {error}", MENDS["DATABASE_URL"])], nothing
-    except EmbeddedError as error:
-        return [doctor.wrong("connection", f"the embedded PostgreSQL: {error}", MENDS["DATABASE_URL"])], nothing
-
-
-async def _examine_broker(settings: Settings) -> tuple[list[Finding], list[Finding]]:
-    """Of the broker, and of the letters on it and in PostgreSQL."""
-    if settings.embedded_broker and not settings.may_embed:
-        return [Doctor(Area.BROKER).skipped("broker", "KAFKA_BROKERS names none")], []
-    try:
-        client = kafka_client(with_broker(settings))
-    except Unavailable as error:
-        mend = "`payment-service dev` or `worker` starts it, or KAFKA_BROKERS names one"
-        return [Doctor(Area.BROKER).warning("broker", error.message, mend)], []
-
-    async def find(limit: int) -> LetterPage:
+    async def letters(limit: int) -> LetterPage:
         async with with_database(settings) as pointed, open_dead_letters(pointed) as desk:
             return await desk.find(LetterFilter(), limit)
 
-    findings = await of_broker(client, lambda: look_at_topics(settings))
-    return findings, [] if any(it.check == "broker" and it.mend for it in findings) else await of_letters(find)
+    looking = Examination(
+        settings, problems, as_production or settings.is_production, SystemClock(), kafka_client, cipher_of,
+        lambda: look_at_topics(settings), letters,
+    )  # fmt: skip
+    return looking.run(areas)
 
 
 def _silence_s(settings: Settings) -> float | None:

@@ -13,17 +13,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
-from payment_service.adapters.audit_anchors import AuditAnchors
+from payment_service.adapters.audit_anchors import Anchored, AuditAnchors
 from payment_service.adapters.clock import SystemClock
+from payment_service.adapters.dead_letter_desk import StoredDeadLetters
 from payment_service.adapters.dead_letters import DeadLetterBox
 from payment_service.adapters.guarded import GuardedProvider
 from payment_service.adapters.jwks import JwksKeys
 from payment_service.adapters.kafka_client import KafkaClient
-from payment_service.adapters.kafka_topics import create_missing, missing_topics, needed_topics
+from payment_service.adapters.kafka_topics import DEAD_LETTERS, create_missing, missing_topics, needed_topics
+from payment_service.adapters.live_reading import live_reading
 from payment_service.adapters.metrics import PrometheusMetrics
 from payment_service.adapters.postgres import migrate as migrations
 from payment_service.adapters.postgres.audit_log import PostgresAuditLog
+from payment_service.adapters.postgres.audit_verifier import AuditVerifier
 from payment_service.adapters.postgres.idempotency import PostgresKeys
+from payment_service.adapters.postgres.legacy_ids import PostgresOldIds
 from payment_service.adapters.postgres.payment_store import PostgresPaymentStore
 from payment_service.adapters.postgres.pool import Database
 from payment_service.adapters.postgres.webhooks import PostgresWebhooks
@@ -37,6 +41,8 @@ from payment_service.core.errors import PaymentError
 from payment_service.core.ports import Metrics, Provider
 from payment_service.core.topic_plan import NeededTopic
 from payment_service.core.use_cases.execute import Execute
+from payment_service.core.use_cases.old_ids import WithOldIds
+from payment_service.core.use_cases.operator_desk import OperatorDesk
 from payment_service.core.use_cases.payment_desk import PaymentDesk
 from payment_service.core.use_cases.perform_effects import Effects
 from payment_service.core.use_cases.receive_webhook import WebhookInbox
@@ -45,6 +51,8 @@ from payment_service.core.use_cases.sweep_webhooks import WebhookSweep
 from payment_service.core.use_cases.tell_orders import TellOrders
 from payment_service.tables.payments import NAME as PAYMENTS_TABLE
 from payment_service.tables.payments import PaymentsTable
+from payment_service.web.console.live_windows import LiveWindows
+from payment_service.web.console.parts import Console
 from payment_service.web.rate_limits import Quota, Windows
 from payment_service.web.services import Readiness, WebServices
 from payment_service.web.shared_windows import SharedWindows
@@ -59,6 +67,8 @@ if TYPE_CHECKING:
 
 RedisPartT = TypeVar("RedisPartT")
 APP_NAME = "payment-service"
+EMBEDDED_SILENCE_S = 1.0
+"""The embedded broker answers latest offsets wrongly: what is read is read until it is silent."""
 
 _log = structlog.get_logger(__name__)
 
@@ -100,6 +110,11 @@ class Services:
     orders: Delivery | None = None
     draining: bool = False
     schema_ready: bool = field(default=False)
+    live: LiveWindows = field(init=False)
+    """What the console's live page draws."""
+
+    def __post_init__(self) -> None:
+        self.live = LiveWindows(partial(live_reading, self.metrics, self.clock.monotonic_s))
 
     async def ensure_topics(self) -> None:
         """Make what is missing where that is allowed, else say it. Raises Unavailable when the broker is away."""
@@ -138,7 +153,7 @@ class Services:
     def web(self) -> WebServices:
         token = self.settings.metrics_token
         return WebServices(
-            self.desk,
+            WithOldIds(self.desk, PostgresOldIds(self.database)),
             TokenVerifier(token_rules(self.settings), self.clock, self.token_keys),
             self.readiness,
             self.metrics.text,
@@ -167,14 +182,13 @@ class Services:
         desk = OperatorDesk(
             self.execute, self.effects, self.store, self.webhook_store.payments_of_provider_id, settings.process_wait_s
         )
-        key = audit_chain.chain_key(settings.encryption_key_bytes)
         letters = StoredDeadLetters(
             self.kafka, "", settings.topic(DEAD_LETTERS), settings.topic_prefix, self.database, self.cipher,
             self.audit, self.clock, self.metrics, EMBEDDED_SILENCE_S if settings.embedded_broker else None,
         )  # fmt: skip
         return Console(
             desk, self.cipher, settings.refund_roles, letters, self.webhook_store,
-            AuditEntries(self.database), self.live, settings.environment,
+            AuditVerifier(self.database, (), _no_anchors).entries, self.live, settings.environment,
         )  # fmt: skip
 
     def _webhook_gate(self) -> WebhookGate:
@@ -236,6 +250,11 @@ class Services:
         except Exception as error:  # the answer to "can you work?" is never an exception
             return error.message if isinstance(error, PaymentError) else "the database does not answer"
         return None
+
+
+async def _no_anchors() -> Anchored:
+    """Who only reads the log checks no chain."""
+    return Anchored()
 
 
 def topics_of(settings: Settings) -> list[NeededTopic]:

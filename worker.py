@@ -52,7 +52,7 @@ supervises it starts a clean one. A start that failed leaves nothing and is not 
 STEADY_S = 300.0
 """A stream side that ran this long starts with a fresh delay and count."""
 KEEP_ALIVE_S = 75.0
-GC_THRESHOLDS = (50_000, 20, 100)
+GC_THRESHOLDS = (200_000, 20, 100)
 """Objects made before the youngest generation is looked at, and how many such looks before an older one's."""
 MIGRATE_AGAIN_S = 2.0
 DEMO_TOKEN_S = 24 * 3600
@@ -215,6 +215,7 @@ async def run_worker(
         _log.info("draining", seconds=DRAIN_S)
         on_drain()
         services.draining = True
+        services.live.end()
         streams.stop()
         await asyncio.wait(
             {
@@ -251,6 +252,7 @@ def _started(services: Services, more: Mapping[str, _Part | None]) -> set[asynci
         "token keys": services.token_keys,
         "orders": services.tell_orders,
         "counts": services.counts,
+        "live": services.live,
         "old rows": ForgetOld(services.keys, services.metrics),
         **more,
     }

@@ -83,6 +83,8 @@ class Admission:
         self._queues: dict[str, list[_Waiter]] = {}
         self._arrivals = count()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at_s = 0.0
+        """Of the loop; kept here, since not every loop's handles tell it (seen: uvloop's, for what is due at once)."""
         self.waiting = 0
         self.inside = 0
         """Calls under way."""
@@ -201,11 +203,12 @@ class Admission:
         if wait_s == math.inf:
             return
         loop = asyncio.get_running_loop()
+        at_s = loop.time() + wait_s
         if self._timer is not None:
-            if self._timer.when() <= loop.time() + wait_s:
+            if self._timer_at_s <= at_s:
                 return
             self._timer.cancel()
-        self._timer = loop.call_later(wait_s, self._token_due)
+        self._timer, self._timer_at_s = loop.call_later(wait_s, self._token_due), at_s
 
     def _token_due(self) -> None:
         self._timer = None

@@ -30,7 +30,7 @@ from aiokafka.errors import (
 )
 
 from payment_service.adapters.kafka_client import REQUEST_BYTES_MAX, KafkaClient
-from payment_service.adapters.kafka_message import Message, NeverTaken, partition_hash
+from payment_service.adapters.kafka_message import Message, NeverTaken, partition_hashes
 from payment_service.core.errors import Unavailable
 from payment_service.core.ports import Metrics
 
@@ -212,6 +212,7 @@ class KafkaSender:
             self._fresh.extendleft(reversed(self._partitions[key].waiting))
             missing[key[0]] = self._partitions.pop(key)
         fresh, self._fresh = self._fresh, deque()
+        hashes = partition_hashes([message.key for message in fresh if message.key is not None])
         for message in fresh:
             if message.holder.abandoned:
                 continue
@@ -227,7 +228,7 @@ class KafkaSender:
             elif message.key is None:
                 number = random.randrange(count)  # noqa: S311 - spreads messages, guards nothing
             else:
-                number = partition_hash(message.key) % count
+                number = hashes[message.key] % count
             partition = self._partitions.get((topic, number))
             if partition is None:
                 partition = self._partitions[topic, number] = _Partition(topic, number)

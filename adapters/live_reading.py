@@ -17,8 +17,8 @@ def live_reading(metrics: PrometheusMetrics, monotonic_s: Callable[[], float]) -
         before = calls.get(provider)
         calls[provider] = list(counts) if before is None else [a + b for a, b in zip(before, counts, strict=True)]
     lag: dict[str, float] = {}
-    for (_, topic), records in metrics.values("stream_lag"):
-        lag[topic] = lag.get(topic, 0.0) + records
+    for (stream, _), records in metrics.values("stream_lag"):
+        lag[stream] = lag.get(stream, 0.0) + records
     waiting = dict(metrics.values("webhooks_waiting"))
     return Reading(
         monotonic_s(),

@@ -18,15 +18,20 @@ ROWS_MAX = 20_000
 class PaymentQueue:
     """The rows of one payment that this process has in hand, without a hole."""
 
-    __slots__ = ("abandoned", "last", "payment_id", "shard", "undeleted", "waiting")
+    __slots__ = ("abandoned", "behind", "handed", "last", "payment_id", "shard", "undeleted")
 
     def __init__(self, row: OutboxRow) -> None:
         self.shard = row.shard
         self.payment_id = row.payment_id
         self.last = row.sequence
-        self.waiting: deque[OutboxRow] = deque((row,))  # the first one is handed over and has no ack
+        self.handed: OutboxRow | None = row  # handed over, without an ack
+        self.behind: deque[OutboxRow] | None = None  # few payments ever have one
         self.undeleted = 0  # acked ones whose rows are still in the table
         self.abandoned = False
+
+    @property
+    def unacked(self) -> int:
+        return (self.handed is not None) + len(self.behind or ())
 
 
 class Place(Enum):
@@ -103,26 +108,31 @@ class PublishOrder:
             queue = queues[row.payment_id] = PaymentQueue(row)
         else:
             queue.last = row.sequence
-            queue.waiting.append(row)
-            if len(queue.waiting) > 1:
+            if queue.handed is not None:
+                if queue.behind is None:
+                    queue.behind = deque()
+                queue.behind.append(row)
                 return Place.TAKEN
+            queue.handed = row
         self._hand_over(queue, row)
         return Place.TAKEN
 
     def acked(self, queue: PaymentQueue) -> None:
         """The broker has the event that was handed over: its row may go, and the next event may follow."""
-        row = queue.waiting.popleft()
+        row, following = queue.handed, queue.behind.popleft() if queue.behind else None
+        assert row is not None, "an ack answers what was handed over"
+        queue.handed = following
         queue.undeleted += 1
         self._delete(queue, row)
-        if queue.waiting and not queue.abandoned:
-            self._hand_over(queue, queue.waiting[0])
+        if following is not None and not queue.abandoned:
+            self._hand_over(queue, following)
 
     def deleted(self, queue: PaymentQueue) -> None:
         queue.undeleted -= 1
         if queue.abandoned:
             return
         self.in_memory -= 1
-        if not queue.waiting and not queue.undeleted:
+        if queue.handed is None and not queue.undeleted:
             del self._shards[queue.shard][queue.payment_id]
 
     def abandon(self, shards: Collection[int]) -> None:
@@ -131,7 +141,7 @@ class PublishOrder:
         for shard in shards:
             for queue in self._shards.pop(shard, {}).values():
                 queue.abandoned = True
-                self.in_memory -= len(queue.waiting) + queue.undeleted
+                self.in_memory -= queue.unacked + queue.undeleted
 
     def abandon_all(self) -> None:
         self.abandon(list(self._shards))

@@ -15,7 +15,7 @@ from typing import Protocol
 import orjson
 
 from payment_service.adapters.kafka_client import KafkaClient
-from payment_service.adapters.kafka_message import Message, NeverTaken
+from payment_service.adapters.kafka_message import Headers, Message, NeverTaken
 from payment_service.adapters.kafka_sender import KafkaSender
 from payment_service.adapters.postgres.outbox import DELETE_ROWS_MAX, OutboxConnection
 from payment_service.adapters.publish_order import ROWS_MAX, PaymentQueue, Place, PublishOrder
@@ -265,11 +265,15 @@ class OutboxPublisher:
         self._put(queue, row, row.topic, row.value)
 
     def _put(self, queue: PaymentQueue, row: OutboxRow, topic: str, value: bytes) -> None:
-        headers = cloud_event_headers(topic, row.payment_id, row.sequence, rfc3339(row.at_ms), row.traceparent)
         key = row.payment_id.encode()
         size = len(value) + ROW_OVERHEAD_BYTES
         settle = self._settled if self.on_publish is None or row.traceparent is None else self._traced(topic, row)
-        self._sender.put(Message(self._prefix + topic, key, value, headers, queue, settle, row, size))
+        self._sender.put(Message(self._prefix + topic, key, value, self._headers_of, queue, settle, row, size))
+
+    def _headers_of(self, message: Message) -> Headers:
+        row: OutboxRow = message.about
+        topic = message.topic.removeprefix(self._prefix)
+        return cloud_event_headers(topic, row.payment_id, row.sequence, rfc3339(row.at_ms), row.traceparent)
 
     def _traced(self, topic: str, row: OutboxRow) -> Callable[[Message, NeverTaken | None], None]:
         assert self.on_publish is not None, "asked for only where traces are collected"

@@ -31,20 +31,18 @@ class AesGcmCipher:
     """The Cipher port. `key` seals; `old` keys still unseal what was sealed before a rotation."""
 
     def __init__(self, key: bytes, old: Sequence[bytes] = ()) -> None:
-        self._id = key_id(key)
+        present = key_id(key)
         self._keys = {key_id(k): AESGCM(k) for k in (*old, key)}
-
-    @property
-    def header(self) -> bytes:
+        self._encrypt = self._keys[present].encrypt
+        self.header = FORMAT + present
         """What every value begins with that the present key sealed."""
-        return FORMAT + self._id
 
     def __repr__(self) -> str:
         return f"AesGcmCipher({len(self._keys)} keys)"
 
     def seal(self, plain: bytes, place: str) -> bytes:
         nonce = os.urandom(NONCE_BYTES)
-        return self.header + nonce + self._keys[self._id].encrypt(nonce, plain, place.encode())
+        return self.header + nonce + self._encrypt(nonce, plain, place.encode())
 
     def unseal(self, sealed: bytes, place: str) -> bytes:
         aead = self._keys.get(bytes(sealed[len(FORMAT) : _HEADER]))

@@ -33,6 +33,7 @@ _PLACEHOLDER = re.compile(
 )
 
 _OCI_STREAMING = "oci-streaming"
+_MOCK = "PAYMENT_PROVIDER: the mock"
 
 
 def problems_of(settings: "Settings") -> list[str]:
@@ -57,7 +58,7 @@ def problems_of(settings: "Settings") -> list[str]:
 
 def warnings_of(settings: "Settings") -> list[str]:
     """What works, but not as somebody may believe."""
-    return [*_key_warnings(settings), *_address_warnings(settings)]
+    return [*_key_warnings(settings), *_provider_warnings(settings), *_address_warnings(settings)]
 
 
 def weakness_of(secret: SecretStr | None, *, chars_min: int = SECRET_CHARS_MIN) -> str | None:
@@ -174,7 +175,7 @@ def _production_providers(settings: "Settings") -> Iterator[str]:
     provider = settings.default_provider
     if provider == "mock":
         yield (
-            "PAYMENT_PROVIDER: the mock takes no money; set STRIPE_SECRET_KEY or PAYPAL_CLIENT_ID and"
+            f"{_MOCK} takes no money; set STRIPE_SECRET_KEY or PAYPAL_CLIENT_ID and"
             " PAYPAL_CLIENT_SECRET, and PAYMENT_PROVIDER=stripe or paypal"
         )
     if (settings.stripe_configured or provider == "stripe") and not settings.stripe_configured:
@@ -261,6 +262,12 @@ def _key_warnings(settings: "Settings") -> Iterator[str]:
             "ENCRYPTION_KEY: is neither 32 characters nor 64 hexadecimal digits; a key is derived from it"
             " as the old service did, and production will refuse it"
         )
+
+
+def _provider_warnings(settings: "Settings") -> Iterator[str]:
+    """What stops the start in production. Elsewhere the provider is left out: 422 PROVIDER_NOT_CONFIGURED."""
+    if not settings.is_production:
+        yield from (line for line in _production_providers(settings) if not line.startswith(_MOCK))
 
 
 def _address_warnings(settings: "Settings") -> Iterator[str]:

@@ -23,16 +23,11 @@ from faust.types import TP
 
 from payment_service.agents.faust_app import PaymentApp
 from payment_service.agents.records import (
-    CRASHED,
-    DEAD,
-    DONE,
-    DROPPED,
-    RETRIED,
-    SKIPPED,
     BatchHandler,
     Carried,
     DeadLetters,
     DeliveryMetrics,
+    Fate,
     record_of,
 )
 from payment_service.agents.retrying import retry_pause_s
@@ -154,7 +149,7 @@ class BatchDelivery:
                 if await self._carry_out(tp, part, batch):
                     part.committable = batch[-1].offset + 1
                 else:
-                    self._metrics.counted(self.name, DROPPED, len(batch))
+                    self._metrics.counted(self.name, Fate.DROPPED, len(batch))
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -179,21 +174,21 @@ class BatchDelivery:
                     dead += 1
                 break
             except (Unavailable, OutcomeUnknown) as error:
-                self._metrics.counted(self.name, RETRIED)
+                self._metrics.counted(self.name, Fate.RETRIED)
                 part.moved_at_s = monotonic()
                 await self._pause(part, retry_pause_s(attempts, error))
                 attempts += 1
                 if not part.live:
                     return False
-        self._metrics.counted(self.name, DONE, len(batch) - dead - carried.skipped)
+        self._metrics.counted(self.name, Fate.DONE, len(batch) - dead - carried.skipped)
         if carried.skipped:
-            self._metrics.counted(self.name, SKIPPED, carried.skipped)
+            self._metrics.counted(self.name, Fate.SKIPPED, carried.skipped)
         return True
 
     async def _bury(self, raw: Any, refusal: PaymentError) -> None:
         record = record_of(raw)
         await self._dead_letters(record, refusal.code, f"{type(refusal).__name__}: {refusal}")
-        self._metrics.counted(self.name, DEAD)
+        self._metrics.counted(self.name, Fate.DEAD)
         _log.warning("dead letter: %s-%d@%d %r", *record.place, refusal)
 
     async def _pause(self, part: _Partition, pause_s: float) -> None:
@@ -208,7 +203,7 @@ class BatchDelivery:
         _log.error("%s crashes the stream side", self.name, exc_info=error)
         if not self._failed:
             self._failed = True
-            self._metrics.counted(self.name, CRASHED)
+            self._metrics.counted(self.name, Fate.CRASHED)
             self.suspend()
             self._crash = asyncio.ensure_future(self._app.crash(error))
 

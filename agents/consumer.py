@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from payment_service.agents.committed_offsets import first_positions_at_once, seek_to_committed
 from payment_service.agents.fetch_pace import pace_fetches
 
 if TYPE_CHECKING:
@@ -77,8 +78,14 @@ class PaymentConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def on_start(self) -> None:
         await super().on_start()
+        consumer = self._ensure_consumer()
+        first_positions_at_once(consumer)
         if self.consumer.app.fetch_gap_s:
-            pace_fetches(self._ensure_consumer(), self.consumer.app.fetch_gap_s)
+            pace_fetches(consumer, self.consumer.app.fetch_gap_s)
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        committed: Mapping[TP, int] = await self.call_thread(seek_to_committed, self._ensure_consumer())
+        return committed
 
 
 class PaymentConsumer(driver.Consumer):
@@ -183,20 +190,22 @@ class PaymentConsumer(driver.Consumer):
             raise
         return committed
 
-    async def lag(self, feed: RecordFeed, topic: str) -> int:
-        """How many records of the topic's partitions here are not finished, by the broker's own end of each: what the
-        last fetch told of it is old where a partition is not fetched. Raises KafkaError, AssertionError (revoked)."""
-        mine = [tp for tp in self.assignment() if tp.topic == topic]
-        if not mine:
-            return 0
-        ends = await self.highwaters(*mine)
+    async def lags(self, feed_of: Mapping[str, RecordFeed]) -> dict[str, int]:
+        """By topic how many records of its partitions here are not finished, by the broker's own end of each: what the
+        last fetch told of it is old where a partition is not fetched. One request for all, and one more for partitions
+        that nobody has read yet. Raises KafkaError, AssertionError (revoked)."""
+        mine = [tp for tp in self.assignment() if tp.topic in feed_of]
+        ends = await self.highwaters(*mine) if mine else {}
         done: dict[TP, int | None] = {}
         for tp in mine:
-            finished = feed.committable(tp)
+            finished = feed_of[tp.topic].committable(tp)
             done[tp] = self._committed_offset[tp] if finished is None else finished
         untouched = [tp for tp, offset in done.items() if offset is None]
         firsts = await self.earliest_offsets(*untouched) if untouched else {}
-        return sum(max(0, ends[tp] - (firsts.get(tp, 0) if offset is None else offset)) for tp, offset in done.items())
+        lags = dict.fromkeys(feed_of, 0)
+        for tp, offset in done.items():
+            lags[tp.topic] += max(0, ends[tp] - (firsts.get(tp, 0) if offset is None else offset))
+        return lags
 
     async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         """As Faust's; nothing after a crash, when the thread that talks to the broker has ended."""

@@ -1,7 +1,7 @@
 """From a Kafka record to finished work and back to a committed offset: keyed, bounded, nothing lost.
 
-Room: Kafka in. The only file that decides what Faust may acknowledge. A handler says what a record means
-(`plan`, at once) and does it (`start`, done when the outcome is DURABLE); everything about order, limits,
+Room: Kafka in. With batch_delivery.py the only file that decides what Faust may acknowledge. A handler says what a
+record means (`plan`, at once) and does it (`start`, done when the outcome is DURABLE); everything about order, limits,
 retries, dead letters and rebalances is here. One `Delivery` serves one input topic (or one list of them).
 
 What happened to the work          What happens to its event
@@ -16,7 +16,7 @@ process; Faust is shown only the contiguous prefix of finished events of a parti
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Iterable, Sequence
 from time import monotonic
 from typing import Any
@@ -25,15 +25,10 @@ from faust.types import TP
 
 from payment_service.agents.faust_app import PaymentApp
 from payment_service.agents.records import (
-    CRASHED,
-    DEAD,
-    DONE,
-    DROPPED,
-    RETRIED,
-    SKIPPED,
     DeadLetters,
     DeliveryLimits,
     DeliveryMetrics,
+    Fate,
     InFlight,
     PartitionState,
     Record,
@@ -47,8 +42,8 @@ from payment_service.core.errors import Malformed, OutcomeUnknown, PaymentError,
 
 BACKLOG_LOW = 1_000
 """Fetch a partition again when fewer records than this wait; the most that can wait is one fetch more."""
-PUMP_MAX = 256
-"""Records taken from backlogs in one turn of the event loop; REST shares that loop."""
+PUMP_MAX = 64
+"""Records taken from backlogs in one turn of the event loop, about 5 ms; REST shares that loop."""
 PUMP_SLICE = 32
 """Records of one partition before another one gets its turn."""
 ROOM_POLL_S = 1.0
@@ -82,17 +77,14 @@ class Delivery:
         self._dead_letters = dead_letters
         self._limits = limits
         self._metrics = metrics
-        self._on_answer = self._answered
         self._parts: dict[TP, PartitionState] = {}
         self._lanes: dict[object, InFlight] = {}  # lane -> its running item
         self._retrying: set[InFlight] = set()
         self._hungry: deque[PartitionState] = deque()  # those with a backlog, in the order of their turns
-        self._in_flight = 0
-        self._running = 0
-        self._paused = False
+        self._in_flight, self._running, self._paused = 0, 0, False
         self._failed: BaseException | None = None
         self._turn_due = False
-        self._counts: dict[str, int] = {}  # outcomes since the last turn
+        self._counts: Counter[str] = Counter()  # outcomes since the last turn
         self._crash: asyncio.Future[None] | None = None
         self._room_waiter: asyncio.Future[None] | None = None
         self._idle_waiter: asyncio.Future[None] | None = None
@@ -129,8 +121,7 @@ class Delivery:
 
     def _stale(self, generation: int) -> bool:
         """Revoked or failed while it waited for room: it is not ours any more, and comes again by itself."""
-        app = self._app
-        over = generation != app.consumer_generation_id or not app.flow_control.is_active()
+        over = generation != self._app.consumer_generation_id or not self._app.flow_control.is_active()
         return over or self._failed is not None
 
     def wants(self, tp: TP, generation: int) -> bool:
@@ -159,9 +150,9 @@ class Delivery:
         """How many more events of this partition may be started now; below 1: none."""
         if self._paused or not part.live:
             return 0
-        limits = self._limits
-        left = limits.in_flight_max - self._in_flight, limits.partition_in_flight_max - part.in_flight
-        return min(*left, limits.window_max - len(part.window))
+        at_most = self._limits
+        left = at_most.in_flight_max - self._in_flight, at_most.partition_in_flight_max - part.in_flight
+        return min(*left, at_most.window_max - len(part.window))
 
     def _wake(self) -> None:
         """Something changed: once in this turn of the event loop, however many events end in it."""
@@ -174,14 +165,13 @@ class Delivery:
         self._turn_due = False
         if self._hungry:
             self._pump()
-        if self._room_waiter is not None and not self._room_waiter.done():
-            self._room_waiter.set_result(None)
-        if self._running == 0 and self._idle_waiter is not None and not self._idle_waiter.done():
-            self._idle_waiter.set_result(None)
+        _release(self._room_waiter)
+        if self._running == 0:
+            _release(self._idle_waiter)
         if self._counts:
-            counts, self._counts = self._counts, {}
-            for outcome, amount in counts.items():
+            for outcome, amount in self._counts.items():
                 self._metrics.counted(self.name, outcome, amount)
+            self._counts.clear()
 
     def _pump(self) -> None:
         """Take from the backlogs what has room, partition by partition."""
@@ -201,9 +191,6 @@ class Delivery:
             if part.backlog:
                 hungry.append(part)
 
-    def _count(self, outcome: str) -> None:
-        self._counts[outcome] = self._counts.get(outcome, 0) + 1
-
     # -- through: lanes and attempts
 
     def _admit(self, part: PartitionState, record: Record, now_ms: int, event: Any = None) -> None:
@@ -214,18 +201,18 @@ class Delivery:
         try:
             work = self._handler.plan(record)
         except (Malformed, Refused) as exc:
-            item = InFlight(self._on_answer, part, record, record.place)
+            item = InFlight(self, part, record, record.place)
             item.refusal = exc
         except Exception as exc:
             self._fail(exc)
             return
         else:
             if work is None:
-                self._count(SKIPPED)
+                self._counts[Fate.SKIPPED] += 1
                 self._wake()
                 self._finish(part, record.offset)
                 return
-            item = InFlight(self._on_answer, part, record, work.lane)
+            item = InFlight(self, part, record, work.lane)
             item.work = work
         self._in_flight += 1
         part.in_flight += 1
@@ -242,7 +229,7 @@ class Delivery:
         """Run it and, while answers are there at once, those behind it: a loop, for a lane may be long."""
         while item is not None:
             if not item.part.live:
-                item = self._leave(item, DROPPED)
+                item = self._leave(item, Fate.DROPPED)
                 continue
             self._running += 1
             future = item.future = self._attempt(item)
@@ -252,11 +239,11 @@ class Delivery:
             item = self._settle(item, future)
 
     def _attempt(self, item: InFlight) -> "asyncio.Future[Any]":
+        refusal = item.refusal
         try:
-            if item.refusal is not None:
-                exc = item.refusal
-                error = f"{type(exc).__name__}: {exc}"
-                answer: Awaitable[object] = self._dead_letters(item.record, exc.code, error)
+            if refusal is not None:
+                error = f"{type(refusal).__name__}: {refusal}"
+                answer: Awaitable[object] = self._dead_letters(item.record, refusal.code, error)
             else:
                 assert item.work is not None
                 answer = item.work.start()
@@ -266,7 +253,7 @@ class Delivery:
             return failed
         return answer if type(answer) is asyncio.Future else asyncio.ensure_future(answer)
 
-    def _answered(self, item: InFlight, future: "asyncio.Future[Any]") -> None:
+    def answered(self, item: InFlight, future: "asyncio.Future[Any]") -> None:
         self._start(self._settle(item, future))
 
     def _settle(self, item: InFlight, future: "asyncio.Future[Any]") -> InFlight | None:
@@ -276,7 +263,7 @@ class Delivery:
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if error is None:
             self._finish(item.part, item.record.offset)
-            return self._leave(item, DONE if item.refusal is None else DEAD)
+            return self._leave(item, Fate.DONE if item.refusal is None else Fate.DEAD)
         if isinstance(error, Unavailable | OutcomeUnknown):
             return self._later(item, error)
         if isinstance(error, Malformed | Refused) and item.refusal is None:
@@ -288,10 +275,10 @@ class Delivery:
 
     def _later(self, item: InFlight, error: PaymentError) -> InFlight | None:
         """Nobody can do it now. The lane stays busy and the partition waits: losing it is not allowed."""
-        self._count(RETRIED)
+        self._counts[Fate.RETRIED] += 1
         item.part.retried_at_ms = _now_ms()
         if not item.part.live:
-            return self._leave(item, DROPPED)
+            return self._leave(item, Fate.DROPPED)
         pause = retry_pause_s(item.attempts, error)
         item.attempts += 1
         self._retrying.add(item)
@@ -306,11 +293,9 @@ class Delivery:
 
     def _leave(self, item: InFlight, outcome: str) -> InFlight | None:
         """Free its place, and give its lane to the next."""
-        self._count(outcome)
-        if outcome is DEAD:
+        if outcome is Fate.DEAD:
             _log.warning("dead letter: %s-%d@%d %r", *item.record.place, item.refusal)
-        self._in_flight -= 1
-        item.part.in_flight -= 1
+        self._free(item, outcome)
         behind = item.waiting
         self._wake()
         if not behind:
@@ -321,12 +306,17 @@ class Delivery:
         self._lanes[item.lane] = following
         return following
 
+    def _free(self, item: InFlight, outcome: str) -> None:
+        self._counts[outcome] += 1
+        self._in_flight -= 1
+        item.part.in_flight -= 1
+
     def _fail(self, error: BaseException) -> None:
         """A bug: start nothing more, finish nothing of it, and end the stream side loudly."""
         _log.error("%s crashes the stream side", self.name, exc_info=error)
         if self._failed is None:
             self._failed = error
-            self._count(CRASHED)
+            self._counts[Fate.CRASHED] += 1
             self.suspend()
             self._crash = asyncio.ensure_future(self._app.crash(error))
 
@@ -355,14 +345,12 @@ class Delivery:
         self._hungry.clear()
         for item in self._lanes.values():
             for queued in item.waiting or ():
-                self._in_flight -= 1
-                queued.part.in_flight -= 1
-                self._count(DROPPED)
+                self._free(queued, Fate.DROPPED)
             item.waiting = None
         for item in self._retrying:
             assert item.timer is not None
             item.timer.cancel()
-            self._leave(item, DROPPED)
+            self._leave(item, Fate.DROPPED)
         self._retrying.clear()
         self._wake()
 
@@ -392,15 +380,19 @@ class Delivery:
         Waiting for something that says it is away is no standstill: only silence is.
         """
         now = _now_ms()
-        parts = list(self._parts.values())
-        oldest = max((part.window.oldest_age_ms(now) for part in parts), default=0)
-        window = sum(len(part.window) for part in parts)
-        backlog = sum(len(part.backlog) for part in parts)
+        parts = self._parts.values()
+        oldest_s = max((part.window.oldest_age_ms(now) for part in parts), default=0) / 1000
+        window, backlog = sum(len(part.window) for part in parts), sum(len(part.backlog) for part in parts)
         self._metrics.observed(
-            self.name, in_flight=self._in_flight, window=window, backlog=backlog, oldest_age_s=oldest / 1000
+            self.name, in_flight=self._in_flight, window=window, backlog=backlog, oldest_age_s=oldest_s
         )
         stuck = (min(part.window.stuck_ms(now), now - part.retried_at_ms) for part in parts)
         return max(stuck, default=0) / 1000
+
+
+def _release(waiter: "asyncio.Future[None] | None") -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
 
 
 def _now_ms() -> int:

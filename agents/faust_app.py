@@ -35,7 +35,8 @@ METADATA_AGE_S = 5.0
 """Faust asks every 5 minutes. Who joins the group while the broker does not know the topics (seen right after its
 restart) is given nothing, and hears of them with the next answer alone."""
 WATCH_INTERVAL_S = 1.0
-LAG_INTERVAL_S = 5.0
+LAG_INTERVAL_S = 10.0
+"""OCI Streaming answers few requests a second."""
 LAG_TIMEOUT_S = 5.0
 PRODUCER_BATCH_BYTES_MAX = 131_072
 PRODUCER_BATCH_BYTES_MIN = 16_384
@@ -219,8 +220,9 @@ class PaymentApp(faust.App):
                 continue
             try:
                 async with asyncio.timeout(LAG_TIMEOUT_S):
-                    for topic, feed in self.feed_of.items():
-                        self.on_lag(feed.name, topic, await consumer.lag(feed, topic))
+                    lags = await consumer.lags(self.feed_of)
+                for topic, lag in lags.items():
+                    self.on_lag(self.feed_of[topic].name, topic, lag)
             except (KafkaError, AssertionError, KeyError, TimeoutError) as exc:  # away, or revoked meanwhile
                 self.log.info("The lag is not known now: %r", exc)
 

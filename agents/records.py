@@ -13,9 +13,12 @@ from payment_service.core.errors import PaymentError
 from payment_service.core.frozen import dataclass
 from payment_service.core.offsets import DonePrefix
 
-DONE, SKIPPED, DEAD = "done", "skipped", "dead_letter"
-RETRIED, DROPPED, CRASHED = "retried", "dropped", "crashed"
-"""Outcomes as DeliveryMetrics counts them; dropped: not started because the assignment ended."""
+
+class Fate:
+    """Outcomes as DeliveryMetrics counts them; dropped: not started because the assignment ended."""
+
+    DONE, SKIPPED, DEAD = "done", "skipped", "dead_letter"
+    RETRIED, DROPPED, CRASHED = "retried", "dropped", "crashed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +139,10 @@ class PartitionState:
 class InFlight:
     """An event in flight. Called by its future: no closure, no task."""
 
-    __slots__ = ("answered", "attempts", "future", "lane", "part", "record", "refusal", "timer", "waiting", "work")
+    __slots__ = ("attempts", "future", "lane", "owner", "part", "record", "refusal", "timer", "waiting", "work")
 
-    def __init__(self, answered: "Answered", part: PartitionState, record: Record, lane: object) -> None:
-        self.answered = answered
+    def __init__(self, owner: "Answers", part: PartitionState, record: Record, lane: object) -> None:
+        self.owner = owner
         self.part = part
         self.record = record
         self.lane = lane
@@ -151,7 +154,8 @@ class InFlight:
         self.waiting: deque[InFlight] | None = None  # those behind it in its lane
 
     def __call__(self, future: "asyncio.Future[Any]") -> None:
-        self.answered(self, future)
+        self.owner.answered(self, future)
 
 
-Answered = Callable[[InFlight, "asyncio.Future[Any]"], None]
+class Answers(Protocol):
+    def answered(self, item: InFlight, future: "asyncio.Future[Any]") -> None: ...

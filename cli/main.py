@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 import click
 
+from payment_service.cli.listing import listed_in_sections
 from payment_service.cli.outcome import Failed, explained
 
 PROGRAM = "payment-service"
@@ -28,7 +29,9 @@ COMMANDS: Mapping[str, str] = {
     "dead-letters": "dead_letters:dead_letters",
     "audit": "audit:audit",
     "webhooks": "webhooks:webhooks",
+    "events": "events:events",
     "keys": "keys:keys",
+    "import-legacy": "legacy:import_legacy",
     "provider-sim": "provider_sim.command:provider_sim",
     "completion": "setup:completion",
 }
@@ -51,6 +54,7 @@ def program() -> click.Group:
         command: click.Command = getattr(importlib.import_module(f"payment_service.cli.{module}"), attribute)
         group.add_command(command, name)
     group.help = HELP
+    listed_in_sections(group)
     group.params = [param for param in group.params if param.name != "version"]
     click.version_option(version(PROGRAM), prog_name=PROGRAM)(group)
     return group

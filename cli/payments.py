@@ -21,6 +21,7 @@ from payment_service.core.errors import PaymentError
 from payment_service.core.payment import Payment, status_of
 from payment_service.core.ports import PaymentFilter, PaymentPage, StoredEvent
 from payment_service.core.terms import Status
+from payment_service.core.use_cases.old_ids import OWN_PREFIX
 from payment_service.core.use_cases.operator_desk import BY_HAND, Decision, checked_reason, decide_by_hand
 
 LIMIT_MAX = 1000
@@ -221,10 +222,19 @@ async def _find(query: PaymentFilter) -> PaymentPage:
 
 
 async def _load(payment_id: str) -> Payment | None:
-    async with service.open_reader(service.load_settings()) as store:
-        return (await store.load(payment_id)).payment
+    """Also by an id of the service before this one."""
+    settings = service.load_settings()
+    old = None if payment_id.startswith(OWN_PREFIX) else await service.find_old(settings, payment_id)
+    if old is not None and old.history is not None:
+        return old.history
+    async with service.open_reader(settings) as store:
+        return (await store.load(payment_id if old is None else old.payment_id)).payment
 
 
 async def _events(payment_id: str) -> list[StoredEvent]:
-    async with service.open_reader(service.load_settings()) as store:
-        return await store.events(payment_id)
+    settings = service.load_settings()
+    old = None if payment_id.startswith(OWN_PREFIX) else await service.find_old(settings, payment_id)
+    if old is not None and old.event is not None:
+        return [StoredEvent(1, None, old.event.at_ms, type(old.event).__name__, old.event)]
+    async with service.open_reader(settings) as store:
+        return await store.events(payment_id if old is None else old.payment_id)

@@ -5,12 +5,14 @@ Room: cli. Nothing else in cli/ names app.py, offline.py or worker.py.
 
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from payment_service.core.audit import Auditor
 from payment_service.core.dead_letters import DeadLetterDesk
+from payment_service.core.importing import LegacyImport, OldPayment
 from payment_service.core.key_rotation import KeyRotation
 from payment_service.core.ports import AuditLog, OpenCalls, PaymentStore
+from payment_service.core.republishing import Republisher
 from payment_service.core.webhooks import WebhookRecords
 
 if TYPE_CHECKING:
@@ -99,6 +101,42 @@ async def open_audit(settings: "Settings") -> AsyncIterator[AuditLog]:
 
     async with offline.with_database(settings) as pointed, offline.open_audit(pointed) as log:
         yield log
+
+
+class LegacySource(NamedTuple):
+    """Where the old service's rows are, and what opens its tokens. None: as our own settings say."""
+
+    database_url: str | None
+    schema: str | None
+    old_key: str | None
+    ask_days: int
+
+
+@asynccontextmanager
+async def open_legacy(settings: "Settings", source: LegacySource, operator: str) -> AsyncIterator[LegacyImport]:
+    from payment_service import offline
+
+    async with (
+        offline.with_database(settings) as pointed,
+        offline.open_legacy(pointed, *source, operator) as legacy,
+    ):
+        yield legacy
+
+
+async def find_old(settings: "Settings", old_id: str) -> OldPayment | None:
+    """Whom the old service knew by this id."""
+    from payment_service import offline
+
+    async with offline.with_database(settings) as pointed, offline.open_old_ids(pointed) as old_ids:
+        return await old_ids.find(old_id)
+
+
+@asynccontextmanager
+async def open_republisher(settings: "Settings") -> AsyncIterator[Republisher]:
+    from payment_service import offline
+
+    async with offline.with_database(settings) as pointed, offline.open_republisher(pointed) as republisher:
+        yield republisher
 
 
 @asynccontextmanager

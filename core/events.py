@@ -7,7 +7,7 @@ Units: `*_minor` minor units of the payment's currency, `*_at_ms`/`at_ms` millis
 `by` is who caused it: "user:<id>", "service", "order", "system", "provider", "operator:<name>".
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from payment_service.core.frozen import dataclass
@@ -68,6 +68,36 @@ class CancelledBeforeCreation:
     user_id: str
     provider: str
     reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentImported:
+    """A payment of the service before this one, as its rows said (legacy.py). The world knows it: nothing of it is
+    published, and its first own event is the first of its sequence."""
+
+    at_ms: int
+    by: str
+    legacy_id: str
+    legacy_status: str
+    order_id: str
+    user_id: str
+    amount_minor: int
+    currency: str
+    provider: str
+    payment_method_id: str | None
+    description: str | None
+    metadata: Mapping[str, Any]
+    created_at_ms: int
+    updated_at_ms: int
+    object_id: str | None
+    """The provider object of those attempts that are about one."""
+    calls: Sequence[Mapping[str, Any]]
+    """Its charges and voids: fields of an Attempt by their names, without what follows from their place."""
+    refunds: Sequence[Mapping[str, Any]]
+    """The same of a Refund."""
+    cancelled: bool
+    cancel_requested: bool
+    review: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +345,7 @@ class ReviewCleared:
 
 
 _CLASSES = (
-    PaymentCreated, OrderConfirmed, Reopened, CancelledBeforeCreation, AttemptStarted, ObjectCreated,
+    PaymentCreated, OrderConfirmed, Reopened, CancelledBeforeCreation, PaymentImported, AttemptStarted, ObjectCreated,
     ActionRequired, AttemptPending, AttemptApproved, AttemptDeclined, AttemptNotSent, AttemptUnknown,
     ExternalCapture, AuthorizationExpired, CancelRequested, PaymentCancelled, RefundRequested, RefundPending,
     RefundCompleted, RefundFailed, RefundNotSent, RefundUnknown, ExternalRefund, DisputeChanged, Contradicted,
@@ -331,10 +361,11 @@ RefundEvent = (
     | ExternalRefund
 )  # fmt: skip
 LifeEvent = (
-    PaymentCreated | OrderConfirmed | Reopened | CancelledBeforeCreation | AuthorizationExpired
+    PaymentCreated | OrderConfirmed | Reopened | CancelledBeforeCreation | PaymentImported | AuthorizationExpired
     | CancelRequested | PaymentCancelled | DisputeChanged | Contradicted | DecidedByHand | ReviewFlagged
     | ReviewCleared
 )  # fmt: skip
+FirstEvent = PaymentCreated | CancelledBeforeCreation | PaymentImported
 Event = AttemptEvent | RefundEvent | LifeEvent
 
 EVENT_TYPES: dict[str, type[Any]] = {cls.__name__: cls for cls in _CLASSES}

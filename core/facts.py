@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, assert_never
 
 from payment_service.core import events as e
+from payment_service.core.imported import imported
 from payment_service.core.payment import (
     Attempt,
     Dispute,
@@ -170,7 +171,9 @@ def _dispute(payment: Payment, event: e.DisputeChanged) -> Payment:
     return replace(payment, disputes=tuple(known.values()), disputed=disputed)
 
 
-def _first(payment_id: str, event: e.PaymentCreated | e.CancelledBeforeCreation) -> Payment:
+def _first(payment_id: str, event: e.FirstEvent) -> Payment:
+    if isinstance(event, e.PaymentImported):
+        return imported(payment_id, event)
     if isinstance(event, e.PaymentCreated):
         return Payment(
             payment_id, event.order_id, event.user_id, event.amount_minor, event.currency, event.provider,
@@ -242,7 +245,7 @@ def _evolve_attempts(payment: Payment, event: e.AttemptEvent) -> Payment:
 
 def _evolve_life(payment: Payment, event: e.LifeEvent) -> Payment:
     match event:
-        case e.PaymentCreated() | e.CancelledBeforeCreation():
+        case e.PaymentCreated() | e.CancelledBeforeCreation() | e.PaymentImported():
             raise AssertionError("a payment is created once")
         case e.OrderConfirmed():
             return _confirmed(payment, event)
@@ -299,7 +302,7 @@ def apply(payment: Payment | None, event: e.Event, payment_id: str = "") -> tupl
     `payment_id` is needed for the first event only.
     """
     if payment is None:
-        assert isinstance(event, e.PaymentCreated | e.CancelledBeforeCreation), "the first event creates"
+        assert isinstance(event, e.FirstEvent), "the first event creates"
         first = _first(payment_id, event)  # with its counters: a creation is by far the most frequent fact
         return first, topic_of(None, event, first)
     changed = _evolve(payment, event)

@@ -23,7 +23,7 @@ class Reading:
     bounds_s: Sequence[float] = ()
     breaker_open: Mapping[str, bool] = field(default_factory=dict)
     lag: Mapping[str, float] = field(default_factory=dict)
-    """Input topic -> records that are not finished."""
+    """Input stream -> records that are not finished, in all its topics."""
     oldest_age_s: float = 0.0
     """Of the oldest unfinished event."""
     outbox_depth: float | None = None
@@ -83,7 +83,10 @@ def _grown(before: float, after: float) -> float:
 
 def quantile(counts: Sequence[float], bounds: Sequence[float], share: float) -> float:
     """Where that share of the calls had ended, evenly spread within a bucket; the last bucket ends where it begins."""
-    wanted, so_far, lower = sum(counts) * share, 0.0, 0.0
+    total = sum(counts)
+    if total <= 0:
+        return 0.0
+    wanted, so_far, lower = total * share, 0.0, 0.0
     for count, upper in zip(counts, bounds, strict=False):
         if count > 0 and so_far + count >= wanted:
             return lower + (upper - lower) * (wanted - so_far) / count

@@ -4,6 +4,8 @@ Room: core. What is charged with (the provider's token, the customer it belongs 
 alone: sealed wherever it is stored, never shown, never in an event or a log.
 """
 
+import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import field
 from enum import StrEnum
@@ -20,8 +22,19 @@ METHOD_GONE = "INVALID_PAYMENT_METHOD"
 """Why a charge is not made: its saved method was removed, is another user's or another provider's, or never was."""
 
 
+_LEGACY_ID = re.compile(r"c[a-z0-9]{24}", re.ASCII)
+"""The ids of the service before this one; no provider's token looks like it."""
+
+
 def is_saved(method: str | None) -> bool:
-    return method is not None and method.startswith(PREFIX)
+    return method is not None and (method.startswith(PREFIX) or _LEGACY_ID.fullmatch(method) is not None)
+
+
+def own_method_id(method: str | None) -> str | None:
+    """A saved method by our own id, also where it was named as the service before this one had called it."""
+    if method is None or _LEGACY_ID.fullmatch(method) is None:
+        return method
+    return PREFIX + hashlib.sha256(b"legacy-method:" + method.encode()).hexdigest()[:24]
 
 
 class MethodStatus(StrEnum):

@@ -128,7 +128,8 @@ def as_terraform(missing: Sequence[TopicReport], partitions: int) -> str:
         "}\n"
         for it in missing
     ]
-    return "\n".join(blocks)
+    note = "# For a module with a variable stream_pool_id; deploy/oci has the pool and the policies too.\n"
+    return "\n".join((note, *blocks)) if blocks else ""
 
 
 def as_oci_cli(missing: Sequence[TopicReport], partitions: int, pool_id: str | None) -> str:

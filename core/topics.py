@@ -28,6 +28,8 @@ def topic_of(before: Payment | None, event: e.Event, after: Payment) -> Topic | 
     match event:
         case e.PaymentCreated() | e.Reopened():
             return Topic.CREATED
+        case e.PaymentImported():
+            return None
         case e.OrderConfirmed():
             return Topic.CREATED if event.changed else None
         case e.PaymentCancelled():

@@ -4,10 +4,13 @@ Room: tables. On OCI Streaming nothing is compacted: a changelog keeps its recor
 front is gone, and with it the rows of payments that were quiet since. A new topic, or an embedded broker that was
 started anew, has forgotten everything. So whoever gets a partition looks whether its changelog begins later than it
 could, and fills in what the table lacks, in the background: nothing waits for it, and it never replaces a newer row.
+
+Not everything: carts that nobody paid stay in the table longer than finished payments do, but are not brought back
+after that time, for there may be millions of them. A payment with a call that is not settled is, however old it is.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Sequence
 from typing import Any, Protocol
 
 import structlog
@@ -17,7 +20,7 @@ from faust.types import TP
 
 from payment_service.codecs.published import decode_published
 from payment_service.core.errors import Malformed, Unavailable
-from payment_service.tables.payments import OPEN_TTL_FACTOR, PaymentsTable
+from payment_service.tables.payments import PaymentsTable
 
 SLACK_MS = 600_000
 """Clocks of workers and brokers may differ by so much."""
@@ -30,6 +33,9 @@ _log = structlog.get_logger(__name__)
 class PublishedEvents(Protocol):
     def between(self, from_ms: int, to_ms: int) -> AsyncIterator[Sequence[tuple[str, bytes]]]:
         """(payment id, value of its last message) of all that published something in this time. Raises Unavailable."""
+
+    def unsettled(self) -> AsyncIterator[Sequence[tuple[str, bytes]]]:
+        """The same of all that have a provider call which is not settled."""
 
 
 class Refill:
@@ -90,21 +96,23 @@ class Refill:
 
         Raises: Unavailable; the same again is always right.
         """
-        count = 0
-        now, partitions = self._now_ms(), self._app.conf.topic_partitions
-        async for batch in self._events.between(now - self._ttl_ms * OPEN_TTL_FACTOR, max(until_ms.values())):
-            if generation != self._app.consumer_generation_id:
-                return None
-            ours: dict[int, list[tuple[str, Any]]] = {}
-            for payment_id, value in batch:
-                number = (murmur2(payment_id.encode()) & 0x7FFFFFFF) % partitions
-                if number in until_ms:
-                    ours.setdefault(number, []).append((payment_id, decode_published(value)))
-            written = [it for number, rows in ours.items() for it in self._table.fill(number, rows)]
-            if written:
-                await asyncio.gather(*(_unless_malformed(it) for it in written))
-            count += len(written)
+        count, since_ms = 0, self._now_ms() - self._ttl_ms
+        for found in (self._events.between(since_ms, max(until_ms.values())), self._events.unsettled()):
+            async for batch in found:
+                if generation != self._app.consumer_generation_id:
+                    return None
+                count += await self._write(batch, until_ms)
         return count
+
+    async def _write(self, batch: Sequence[tuple[str, bytes]], wanted: Container[int]) -> int:
+        ours: dict[int, list[tuple[str, Any]]] = {}
+        for payment_id, value in batch:
+            number = (murmur2(payment_id.encode()) & 0x7FFFFFFF) % self._app.conf.topic_partitions
+            if number in wanted:
+                ours.setdefault(number, []).append((payment_id, decode_published(value)))
+        written = [it for number, rows in ours.items() for it in self._table.fill(number, rows)]
+        await asyncio.gather(*(_unless_malformed(it) for it in written))
+        return len(written)
 
 
 async def _unless_malformed(written: "asyncio.Future[None]") -> None:

@@ -53,6 +53,10 @@ _METHOD = {
     "brand": "visa", "last4": "4242", "expMonth": 12, "expYear": 2034, "nextAction": None, "createdAt": _AT,
 }  # fmt: skip
 
+_EVENT = {
+    "id": "evt_3Qx", "object": "event", "type": "payment_intent.succeeded", "created": 1769860802, "livemode": False,
+    "data": {"object": {"id": "pi_3Qx", "object": "payment_intent", "status": "succeeded"}},
+}  # fmt: skip
 SENT: Mapping[str, Examples] = {
     "post /api/v1/payments": {
         "Pay now": {"orderId": "order-1001", "amount": 99.99, "currency": "USD"},
@@ -74,6 +78,8 @@ SENT: Mapping[str, Examples] = {
     "post /api/v1/payment-methods": {
         "A card": {"type": "card", "provider": "stripe", "token": "tok_visa", "isDefault": True},
     },
+    "post /api/v1/webhooks": {"As Stripe sends it": _EVENT},
+    "post /api/v1/webhooks/{provider}": {"As Stripe sends it": _EVENT},
 }  # fmt: skip
 """Bodies by call."""
 

@@ -35,8 +35,8 @@ the provider's elements need; go on with 3. Card numbers never come here: a body
 
 **Trying it out**: the provider `MOCK` (the default outside production) decides by the token, as Stripe's test tokens
 do: `tok_visa` yes, `tok_chargeDeclined` and `tok_chargeDeclinedInsufficientFunds` no, `tok_threeDSecure` has to be
-approved by opening `nextAction.url`, `tok_pending` succeeds after some seconds, `tok_timeout` never answers,
-`tok_error` fails without saying whether it charged; without a method it says yes.
+approved by opening `nextAction.url` (which does not lead back), `tok_pending` succeeds after some seconds,
+`tok_timeout` never answers, `tok_error` fails without saying whether it charged; without a method it says yes.
 
 ## What holds for every call
 

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from aiohttp import web
+from multidict import istr
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
 HOPS_MAX = 10
 """Entries looked at; a longer chain of proxies of ours does not exist."""
 FORWARDED_FOR = "X-Forwarded-For"
+FORWARDED_PROTO = istr("X-Forwarded-Proto")
 IPV6_PREFIX = 64
 """One subscriber has a whole /64, so it counts as one address."""
 

@@ -48,4 +48,4 @@ def docs(column: Iterable[bytes]) -> str:
 
 def is_storable(text: str) -> bool:
     """Whether PostgreSQL can keep it as text: no NUL, no lone surrogate."""
-    return _UNSTORABLE.search(text) is None
+    return "\x00" not in text if text.isascii() else _UNSTORABLE.search(text) is None

@@ -113,16 +113,22 @@ class AddressPool(aiopg.Pool):
     """aiopg's pool, connecting by `connect`. Overrides a private method, read against aiopg 1.4."""
 
     async def _fill_free_pool(self, override_min: bool) -> None:
-        for free in [it for it in self._free if it.closed]:
-            self._free.remove(free)
+        self._forget_broken()
         if self._free or not override_min or (self.maxsize and self.size >= self.maxsize):
             return
         self._acquiring += 1
         try:
             made = await connect(self._dsn, self._timeout, **self._conn_kwargs)
-            if made.closed:  # it broke before anybody could use it; aiopg itself asserts that it does not
-                raise psycopg2.OperationalError("the connection broke as it was made")
-            self._free.append(made)
-            self._cond.notify()
         finally:
             self._acquiring -= 1
+        # aiopg takes the first one now and asserts that it is whole: not this one, if it broke before anybody could use
+        # it, nor one that was given back meanwhile and broke.
+        self._free.append(made)
+        self._forget_broken()
+        if not self._free:
+            raise psycopg2.OperationalError("the connection broke as it was made")
+        self._cond.notify()
+
+    def _forget_broken(self) -> None:
+        for free in [it for it in self._free if it.closed]:
+            self._free.remove(free)

@@ -18,8 +18,8 @@ SLICE_MS_MIN = 1_000
 """A time is read in slices, shorter ones where much happened: one statement returns IDS_MAX payments at most, but for
 what happened in a single second."""
 IDS_MAX = 5_000
-PAGE = 200
-"""Histories in one statement, about 10 events of 300 bytes each."""
+PAGE = 50
+"""Histories in one statement; telling what each published last holds the event loop about 0.1 ms."""
 
 _log = structlog.get_logger(__name__)
 
@@ -45,11 +45,23 @@ class PostgresPublished:
             if limit is not None and len(ids) == limit:
                 slice_ms = max(SLICE_MS_MIN, slice_ms // 4)
                 continue
-            for first in range(0, len(ids), PAGE):
-                yield await self._last_of(ids[first : first + PAGE])
+            async for batch in self._pages(ids):
+                yield batch
             start_ms = end_ms
             if len(ids) * 4 < IDS_MAX:
                 slice_ms = min(SLICE_MS, slice_ms * 2)
+
+    async def unsettled(self) -> AsyncIterator[Sequence[Published]]:
+        """Of every payment with a provider call that is not settled. Raises Unavailable."""
+        after = ""
+        while ids := [it for (it,) in await self._fetch("unsettled_payments", (after, IDS_MAX))]:
+            async for batch in self._pages(ids):
+                yield batch
+            after = ids[-1]
+
+    async def _pages(self, ids: Sequence[str]) -> AsyncIterator[Sequence[Published]]:
+        for first in range(0, len(ids), PAGE):
+            yield await self._last_of(ids[first : first + PAGE])
 
     async def _last_of(self, ids: Sequence[str]) -> list[Published]:
         found: list[Published] = []

@@ -434,6 +434,11 @@ select distinct payment_id from payment_service.payment_events
 where sequence is not null and at >= to_timestamp(%s::float8 / 1000) and at < to_timestamp(%s::float8 / 1000)
 limit %s
 
+-- unsettled_payments --
+-- The index of what is due holds the open calls alone.
+select distinct payment_id from payment_service.transactions
+where due_at is not null and payment_id > %s order by payment_id limit %s
+
 -- histories_of --
 select payment_id, array_agg(version order by version), array_agg(sequence order by version),
   array_agg(type order by version), array_agg(data order by version)
@@ -680,6 +685,89 @@ select customer from payment_service.provider_customers where user_id = %s and p
 insert into payment_service.provider_customers (user_id, provider, customer) values (%s, %s, %s)
 on conflict (user_id, provider) do update set customer = excluded.customer, updated_at = now()
 returning user_id
+
+-- find_legacy --
+select payment_id, document from payment_service.legacy_payments where id = %s
+
+-- known_legacy --
+select id from payment_service.legacy_payments where id = any(%s)
+
+-- keep_legacy --
+insert into payment_service.legacy_payments (id, payment_id, document)
+select * from unnest(%s::text[], %s::text[], %s::text[]) on conflict do nothing
+
+-- arm_legacy_calls --
+-- Calls of the old service that nobody knows the end of: looked up, and never sent, since they may have been sent long
+-- ago. Without a request nobody looks: a person decides.
+update payment_service.transactions t
+set request = decode(a.request, 'hex'), tries = 1, owner = null,
+  due_at = case when a.request is null then null else to_timestamp(a.due_ms::float8 / 1000) end,
+  sent_at = least(t.created_at, now() - interval '1 day')
+from unnest(%s::text[], %s::text[], %s::bigint[]) as a(id, request, due_ms)
+where t.id = a.id and t.request is null and t.status in ('PENDING', 'UNKNOWN')
+
+-- import_method --
+insert into payment_service.payment_methods (id, user_id, provider, type, status, is_default, brand, last4, exp_month,
+  exp_year, given_digest, token_digest, secrets, created_at)
+select %s, %s, %s, %s, 'ACTIVE', %s and not exists (
+    select from payment_service.payment_methods where user_id = %s and is_default),
+  %s, %s, %s, %s, %s, %s, %s, to_timestamp(%s / 1000.0)
+on conflict do nothing returning 1
+
+-- import_webhook --
+insert into payment_service.payment_webhooks (provider, event_id, type, status, reason, body, created_at, received_at,
+  due_at)
+select %s, %s, %s, %s, %s, %s, to_timestamp(%s / 1000.0), to_timestamp(%s / 1000.0),
+  case when %s then now() end
+on conflict do nothing returning 1
+
+-- legacy_tables --
+-- A table `payments` of somebody else has no "orderId".
+select count(*) from information_schema.columns where table_schema = %s and (table_name, column_name) in (
+  ('payments', 'orderId'), ('payment_transactions', 'transactionType'), ('refunds', 'providerRefundId'),
+  ('payment_methods', 'providerToken'), ('payment_webhooks', 'providerEventId'))
+
+-- legacy_sizes --
+select (select count(*) from {schema}.payments), (select count(*) from {schema}.payment_methods),
+  (select count(*) from {schema}.payment_webhooks where "createdAt" > now() - %s * interval '1 day')
+
+-- legacy_orders --
+select distinct "orderId" from {schema}.payments where "orderId" > %s order by 1 limit %s
+
+-- legacy_payments --
+select id, "orderId", "userId", "paymentMethodId", status::text, "paymentProvider"::text, "providerPaymentId", amount,
+  currency, description, metadata, (extract(epoch from "createdAt") * 1000)::bigint,
+  (extract(epoch from "updatedAt") * 1000)::bigint
+from {schema}.payments where "orderId" = any(%s) order by "createdAt", id
+
+-- legacy_calls --
+select "paymentId", "transactionType"::text, status::text, amount, currency, "providerTransactionId",
+  (extract(epoch from "createdAt") * 1000)::bigint
+from {schema}.payment_transactions where "paymentId" = any(%s) order by "createdAt", id
+
+-- legacy_refunds --
+select "paymentId", id, status::text, amount, currency, reason, "providerRefundId",
+  (extract(epoch from "createdAt") * 1000)::bigint, (extract(epoch from "updatedAt") * 1000)::bigint
+from {schema}.refunds where "paymentId" = any(%s) order by "createdAt", id
+
+-- legacy_methods --
+select id, "userId", type::text, provider::text, "providerToken", last4, "cardType", "expiryMonth", "expiryYear",
+  "isDefault", (extract(epoch from "createdAt") * 1000)::bigint
+from {schema}.payment_methods where id > %s order by id limit %s
+
+-- legacy_webhooks --
+-- Older ones would leave at once by their age.
+select id, provider::text, "eventType", "providerEventId", payload::text, status::text,
+  (extract(epoch from "createdAt") * 1000)::bigint
+from {schema}.payment_webhooks where id > %s and "createdAt" > now() - %s * interval '1 day' order by id limit %s
+
+-- put_into_outbox --
+-- Events that were published before. What waits there is left as it is. The owners of the shards look each second.
+insert into payment_service.outbox (shard, payment_id, sequence, topic, at, value)
+select shard, payment_id, sequence, topic, to_timestamp(at_ms::float8 / 1000), convert_to(value, 'UTF8')
+from unnest(%s::int[], %s::text[], %s::int[], %s::text[], %s::bigint[], string_to_array(%s, chr(30)))
+  as o(shard, payment_id, sequence, topic, at_ms, value)
+on conflict do nothing returning 1
 
 -- look_at_server --
 select current_setting('server_version_num')::int, current_setting('fsync') = 'on',

@@ -52,7 +52,7 @@ async def decide_by_hand(execute: Execute, payment_id: str, by: str, decision: D
     if decision.verdict not in BY_HAND:
         raise invalid_field("verdict", f"must be one of: {', '.join(BY_HAND)}")
     if decision.verdict != "approved" and (decision.amount_minor is not None or decision.provider_id is not None):
-        raise invalid_field("verdict", "an amount and the provider's id belong to approved")
+        raise invalid_field("verdict", "an amount and an id at the provider are only for what was done")
     reason = checked_reason(decision.reason)
     payment = (await execute.store.load(payment_id)).payment
     if payment is None:

@@ -23,7 +23,7 @@ from payment_service.core.payment import (
     refund_of,
     status_of,
 )
-from payment_service.core.payment_method import is_saved
+from payment_service.core.payment_method import is_saved, own_method_id
 from payment_service.core.ports import (
     NO_SECRETS,
     Clock,
@@ -372,7 +372,7 @@ class PaymentDesk:
             return None, method
         if self.methods is None:
             raise Refused("no such payment method", code="NOT_FOUND")
-        return method, None
+        return own_method_id(method), None
 
 
 def _answered(caller: Caller, payment: Payment, secrets: Secrets, *, created: bool = False) -> Answered:

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+import uvloop
 from rigs.settable_clock import SettableClock
 
 from payment_service.adapters import admission as admission_module
@@ -153,3 +154,13 @@ async def test_the_accounts_tokens_go_to_the_urgent_ones_first() -> None:
 
     await asyncio.gather(enter("E", Urgency.LOOKUP), enter("F", Urgency.REFUND), enter("G", Urgency.SETTLE))
     assert order == ["G", "F", "E"]
+
+
+def test_on_the_workers_own_loop_many_wait_for_tokens_that_are_due_at_once() -> None:
+    """uvloop's handles of what is due at once do not tell when that is."""
+
+    async def crowd() -> list[bool]:
+        admission = Admission(1000, RateRule(per_s=5_000, burst=1), SystemClock())
+        return await asyncio.gather(*(admission.enter(CHARGE, Urgency.CHARGE, 5.0) for _ in range(300)))
+
+    assert all(uvloop.run(crowd()))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from aiohttp import ClientSession
+from rigs.paypal_recorded import event
 from rigs.provider_paypal import api_on
 from rigs.provider_rig import call_for
 from servers.provider_sim import ProviderSim
@@ -15,9 +16,11 @@ from payment_service.adapters.providers.paypal import PaypalProvider
 from payment_service.adapters.providers.paypal_api import PaypalApi, Reply
 from payment_service.adapters.providers.paypal_methods import PaypalMethods
 from payment_service.adapters.providers.paypal_requests import Request
+from payment_service.adapters.providers.paypal_webhooks import PaypalWebhooks
 from payment_service.core.payment_method import Card, MethodAnswer, MethodCall, MethodSecrets
 from payment_service.core.ports import Answer, ProviderCall
 from payment_service.core.terms import Kind, Verdict
+from payment_service.core.webhooks import MethodNews
 
 BACK = "https://shop.test/back?x=1"
 
@@ -178,6 +181,24 @@ async def test_a_lost_answer_is_asked_for_again_under_the_same_key(rig: Rig, fau
     assert (await rig.methods.look(waiting)).verdict is verdict
     assert (await rig.methods.look(waiting)).verdict is Verdict.APPROVED
     assert (len(rig.objects("setup_token")), len(rig.objects("payment_token"))) == (1, 1)
+
+
+async def test_its_owner_may_take_it_back_at_paypal(rig: Rig) -> None:
+    """News only once PayPal has it no more: an event by itself is not believed."""
+    saved = await rig.kept()
+    token = saved.secrets.token
+    assert token is not None
+    webhooks = PaypalWebhooks(rig.api, "WEBHOOK", None)
+    body = event("wallet_deleted").replace(b'"nkq2y9g"', f'"{token}"'.encode())
+    notice = webhooks.read(body)
+    gone = (MethodNews(token, detached=True),)
+    assert (notice.news, notice.refetch, notice.payment_id, notice.object_id) == (gone, True, None, None)
+    assert (await webhooks.refetch(notice)).news == ()
+    await rig.methods.detach(saved)
+    fresh = await webhooks.refetch(notice)
+    assert (fresh.news, fresh.refetch) == (gone, False)
+    strange = webhooks.read(body.replace(f'"{token}"'.encode(), b'"../orders"'))
+    assert (strange.news, strange.refetch) == ((), False)
 
 
 SETUP = {"id": "SETUP1", "status": "APPROVED", "payment_source": {"paypal": {}}}

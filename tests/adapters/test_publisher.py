@@ -6,8 +6,9 @@ from collections import defaultdict
 import pytest
 from aiokafka.partitioner import murmur2
 
-from payment_service.adapters.kafka_message import partition_hash
+from payment_service.adapters.kafka_message import partition_hash, partition_hashes
 from payment_service.adapters.publish_order import PaymentQueue, Place, PublishOrder
+from payment_service.core.ids import payment_id_of
 from payment_service.core.ports import OutboxRow
 
 
@@ -175,7 +176,8 @@ def test_first_deliveries_are_in_order_whatever_two_owners_do(seed: int) -> None
             case 5 | 6 | 7 if rig.unacked:
                 number = dice.randrange(len(rig.unacked))
                 queue = rig.unacked[number]
-                sequence = queue.waiting[0].sequence
+                assert queue.handed is not None
+                sequence = queue.handed.sequence
                 if sequence not in delivered[queue.payment_id]:
                     delivered[queue.payment_id].append(sequence)
                 rig.ack(number)
@@ -198,3 +200,11 @@ def test_the_same_key_goes_to_the_same_partition_as_everywhere() -> None:
     for length in range(80):
         key = dice.randbytes(length)
         assert partition_hash(key) == murmur2(key) & 0x7FFFFFFF
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 63, 64, 65, 1000, 1001, 2300])
+def test_keys_that_are_hashed_side_by_side_too(count: int) -> None:
+    dice = random.Random(count)
+    keys = [payment_id_of(str(dice.random())).encode() for _ in range(count)]
+    keys += [dice.randbytes(dice.randrange(60)) for _ in range(5)] + [b"\xff" * 36, b"\0" * 36] + keys[:3]
+    assert partition_hashes(iter(keys)) == {key: murmur2(key) & 0x7FFFFFFF for key in keys}

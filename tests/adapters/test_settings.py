@@ -183,6 +183,18 @@ def test_production_does_not_turn_a_named_provider_into_another(monkeypatch: pyt
     assert names(found) >= {asked}
 
 
+def test_outside_production_a_half_configured_provider_is_logged_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(monkeypatch, PAYMENT_PROVIDER="stripe", PAYPAL_CLIENT_ID="client-of-the-test")
+    wanted = {"STRIPE_SECRET_KEY", "PAYPAL_CLIENT_ID", "PAYPAL_CLIENT_SECRET"}
+    assert names(list(settings.warnings)) & {*wanted, "PAYMENT_PROVIDER"} == wanted
+    assert not any("client-of-the-test" in line for line in settings.warnings)
+    assert (settings.default_provider, settings.stripe_configured, settings.paypal_configured) == (
+        "stripe",
+        False,
+        False,
+    )
+
+
 def test_what_cannot_be_read_does_not_hide_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {**PRODUCTION, "PORT": "x", "NODE_ENV": "prod", "RATE_LIMIT_MAX": "0", "TRUSTED_PROXIES": "nowhere"}
     assert names(problems(monkeypatch, **given, OCI_QUEUE_ID="", EVENT_CONSUMER_TYPE="oci-queue")) == {

@@ -164,9 +164,7 @@ async def test_a_batch_is_finished_when_the_dead_letters_have_what_it_refused(ri
     rig.take(TP0, 0, 1, values="bad")
     await rig.finish()
     await rig.committed(2)
-    assert rig.letters.kept == [
-        (0, "VALIDATION_ERROR", "Malformed: bad"), (1, "VALIDATION_ERROR", "Malformed: bad"),
-    ]  # fmt: skip
+    assert rig.letters.kept == [(offset, "MALFORMED_JSON", "Malformed: bad") for offset in (0, 1)]
     assert len(rig.handler.started) == 1
     assert rig.counts.outcomes == {"retried": 2, "dead_letter": 2, "done": 0}
 

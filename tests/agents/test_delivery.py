@@ -251,6 +251,7 @@ async def test_a_revoked_assignment_starts_nothing_and_commits_what_ends_in_the_
     rig.take(TP0, (0, "a", "a1"), (1, "a", "a2"), (2, "b", "retrying"))
     await rig.until(lambda: rig.counts.outcomes["retried"] == 1, "the retry")
     rig.delivery.suspend()
+    await asyncio.sleep(0)
     assert rig.counts.outcomes["dropped"] == 2
     drained = asyncio.ensure_future(rig.delivery.drain(WAIT_S))
     await asyncio.sleep(0.01)

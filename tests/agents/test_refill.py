@@ -32,6 +32,8 @@ class Published:
     """What PostgreSQL would tell."""
 
     events: dict[str, dict[str, Any]] = field(default_factory=dict)
+    open: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """With a call that is not settled."""
     asked: list[tuple[int, int]] = field(default_factory=list)
     fails: int = 0
     gate: asyncio.Event = field(default_factory=asyncio.Event)
@@ -43,6 +45,9 @@ class Published:
             raise Unavailable("the database is away")
         await self.gate.wait()
         yield [(payment_id, orjson.dumps(one)) for payment_id, one in self.events.items()]
+
+    async def unsettled(self) -> AsyncIterator[Sequence[tuple[str, bytes]]]:
+        yield [(payment_id, orjson.dumps(one)) for payment_id, one in self.open.items()]
 
 
 @dataclass
@@ -106,16 +111,16 @@ async def test_nothing_is_asked_while_the_changelog_is_whole(site: Site) -> None
 
 
 async def test_asked_is_only_for_what_may_be_gone(site: Site) -> None:
-    """From the oldest row that a table may hold to the first record that is left."""
+    """From the oldest finished payment that a table holds to the first record that is left."""
     site.broker.firsts[0] = 7
     site.rig.replay(in_partition(0, 1)[0], 1)
     site.refill.start({0})
     await site.settled()
-    assert site.published.asked == [(NOW_MS - 10 * HOUR_MS, NOW_MS + SLACK_MS)]
+    assert site.published.asked == [(NOW_MS - HOUR_MS, NOW_MS + SLACK_MS)]
     site.broker.firsts[3] = site.broker.ends[3] = 4  # all of it is gone
     site.refill.start({0, 3})
     await site.settled()
-    assert site.published.asked[1:] == [(NOW_MS - 10 * HOUR_MS, NOW_MS + SLACK_MS)], "of the new partition alone"
+    assert site.published.asked[1:] == [(NOW_MS - HOUR_MS, NOW_MS + SLACK_MS)], "of the new partition alone"
 
 
 async def test_a_newer_row_stays_also_one_that_is_on_its_way(site: Site) -> None:
@@ -141,6 +146,15 @@ async def test_a_newer_row_stays_also_one_that_is_on_its_way(site: Site) -> None
         await asyncio.sleep(0.01)
     sequences = {it: (site.rig.table.get(it) or {}).get("sequence") for it in (newer, on_its_way, older, gone)}
     assert sequences == {newer: 5, on_its_way: 3, older: 2, gone: None}
+
+
+async def test_an_old_payment_that_is_not_settled_comes_back(site: Site) -> None:
+    (unknown,) = in_partition(0, 1)
+    site.broker.firsts[0] = 1
+    site.published.open = {unknown: event(unknown, 3, "UNKNOWN", at_ms=NOW_MS - 5 * HOUR_MS)}
+    site.refill.start({0})
+    await site.settled()
+    assert site.rig.table.get(unknown)["status"] == "UNKNOWN"  # type: ignore[index]
 
 
 async def test_what_is_away_is_asked_again(site: Site) -> None:

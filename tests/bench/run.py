@@ -223,13 +223,28 @@ async def our_orders(bench: Bench, folder: Path, port: int) -> subprocess.Popen[
 # --- REST ------------------------------------------------------------------------------------------------------
 
 
-def wrk(bench: Bench, name: str, port: int, connections: int) -> None:
-    token = jwt.encode({"sub": "bench", "exp": int(time.time()) + 3600}, SECRET, algorithm="HS256")
-    threads = 1
+def token() -> str:
+    return jwt.encode({"sub": "bench", "exp": int(time.time()) + 3600}, SECRET, algorithm="HS256")
+
+
+async def wrk_reads(bench: Bench, name: str, port: int) -> None:
+    order = {"orderId": f"read-{bench.run}", "amount": 99.99, "currency": "USD"}
+    headers = {"Authorization": f"Bearer {token()}"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.post(f"http://127.0.0.1:{port}/api/v1/payments", json=order) as answer,
+    ):
+        payment = (await answer.json())["data"]["id"]
+    for connections in (1, 64):
+        wrk(bench, name, port, connections, "read", PAYMENT=payment)
+
+
+def wrk(bench: Bench, name: str, port: int, connections: int, what: str = "create", **env: str) -> None:
+    threads, script = 1, {"create": "post.lua", "read": "get.lua"}[what]
     done = subprocess.run(
-        ["wrk", f"-t{threads}", f"-c{connections}", f"-d{SECONDS}s", "-s", str(HERE / "post.lua"),
+        ["wrk", f"-t{threads}", f"-c{connections}", f"-d{SECONDS}s", "-s", str(HERE / script),
          f"http://127.0.0.1:{port}"],
-        env={**os.environ, "TOKEN": token, "RUN": f"{name}-{connections}-{uuid.uuid4().hex[:6]}"},
+        env={**os.environ, "TOKEN": token(), "RUN": f"{name}-{connections}-{uuid.uuid4().hex[:6]}", **env},
         capture_output=True, text=True,
     )  # fmt: skip
     found = re.search(r"RESULT (\d+) (\d+) (\d+) (\d+)", done.stdout)
@@ -238,11 +253,11 @@ def wrk(bench: Bench, name: str, port: int, connections: int) -> None:
         return
     requests, duration_us, p50_us, p99_us = map(int, found.groups())
     errors = re.search(r"ERRORS (\d+)", done.stdout)
-    bench.results[f"rest create: {name} at {connections} /s"] = requests / duration_us * 1e6
-    bench.results[f"rest create: {name} at {connections} p50 ms"] = p50_us / 1000
-    bench.results[f"rest create: {name} at {connections} p99 ms"] = p99_us / 1000
+    bench.results[f"rest {what}: {name} at {connections} /s"] = requests / duration_us * 1e6
+    bench.results[f"rest {what}: {name} at {connections} p50 ms"] = p50_us / 1000
+    bench.results[f"rest {what}: {name} at {connections} p99 ms"] = p99_us / 1000
     if errors and int(errors.group(1)):
-        bench.results[f"rest create: {name} at {connections} errors"] = int(errors.group(1))
+        bench.results[f"rest {what}: {name} at {connections} errors"] = int(errors.group(1))
 
 
 async def rest_baseline(bench: Bench, name: str, port: int, folder: Path) -> None:
@@ -252,6 +267,8 @@ async def rest_baseline(bench: Bench, name: str, port: int, folder: Path) -> Non
     await until_answers(port)
     for connections in (1, 64):
         wrk(bench, name, port, connections)
+    if name == "plain_rest":
+        await wrk_reads(bench, name, port)
     stop(process)
 
 
@@ -306,6 +323,10 @@ def show(bench: Bench) -> None:
             table.add_row(
                 f"rest create at {connections}: ours / {name}", ratio(mine, f"rest create: {name} at {connections} /s")
             )
+        theirs = f"rest read: plain_rest at {connections} /s"
+        table.add_row(
+            f"rest read at {connections}: ours / plain_rest", ratio(f"rest read: ours at {connections} /s", theirs)
+        )
     console.print(table)
     target = ROOT / ".data"
     target.mkdir(exist_ok=True)
@@ -331,6 +352,7 @@ async def main() -> None:
         console.print("REST …")
         for connections in (1, 64):
             wrk(bench, "ours", 3997, connections)
+        await wrk_reads(bench, "ours", 3997)
         stop(process)
         await rest_baseline(bench, "plain_rest", 3999, folder)
         await rest_baseline(bench, "rest_limit", 3998, folder)

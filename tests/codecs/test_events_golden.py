@@ -22,6 +22,15 @@ Reopened {"at_ms":1764028800123,"by":"user:u1","provider":"paypal","payment_meth
     "capture_method":"automatic","description":null,"metadata":{}}
 CancelledBeforeCreation {"at_ms":1764028800123,"by":"order","order_id":"order-1","user_id":"u1","provider":"stripe",
     "reason":"out of stock"}
+PaymentImported {"at_ms":1764028800123,"by":"operator:ann","legacy_id":"cjld2cjxh0000qzrmn831i7rn",
+    "legacy_status":"SUCCEEDED","order_id":"order-1","user_id":"u1","amount_minor":9999,"currency":"USD",
+    "provider":"STRIPE","payment_method_id":"pmt_1","description":null,"metadata":{"a":"b"},
+    "created_at_ms":1700000000000,"updated_at_ms":1700000001000,"object_id":"pi_1",
+    "calls":[{"kind":"CHARGE","state":"APPROVED","amount_minor":9999,"provider_id":"ch_1",
+    "started_at_ms":1700000000000,"updated_at_ms":1700000000500,"of_object":true}],
+    "refunds":[{"amount_minor":100,"status":"COMPLETED","reason":null,"provider_id":"re_1",
+    "created_at_ms":1700000000700,"updated_at_ms":1700000000800,"metadata":{"legacyId":"cjld2"}}],
+    "cancelled":false,"cancel_requested":false,"review":["LEGACY_FULLY_REFUNDED"]}
 AttemptStarted {"at_ms":1764028800123,"by":"user:u1","number":1,"kind":"AUTHORIZE","amount_minor":9999,
     "provider":"stripe","payment_method_id":"pmt_1","scheduled":false,"cause":null,"object_id":"pi_1"}
 ObjectCreated {"at_ms":1764028800123,"number":1,"object_id":"pi_1"}

@@ -38,7 +38,7 @@ STEPS_MIN = 10_000
 PAID = frozenset({Status.SUCCEEDED, Status.PARTIALLY_REFUNDED, Status.REFUNDED})
 BESIDE = frozenset({Topic.CREATED, Topic.REFUNDED, Topic.REFUND_FAILED, Topic.DISPUTED})
 REFUND_OPEN = frozenset({RefundStatus.PENDING, RefundStatus.PROCESSING, RefundStatus.UNKNOWN})
-NOTHING_THERE = (AttemptState.NOT_SENT, AttemptState.DECLINED)
+NOTHING_THERE = (AttemptState.NOT_SENT, AttemptState.DECLINED, AttemptState.SUPERSEDED)
 steps_taken: Counter[str] = Counter()
 
 LIVES = [
@@ -254,7 +254,7 @@ class Histories(RuleBasedStateMachine):
     def note_closed(self, after: Payment, event: e.Event) -> None:
         match event:
             case e.AttemptApproved() if self.auditor.kinds[event.number] is Kind.VOID:
-                self.closed.add(after.attempts[event.number - 1].object_number)
+                self.closed.add(after.attempts[event.number - 1].object_number or after.object_number)
             case e.AttemptDeclined(object_closed=True):
                 self.closed.add(after.attempts[event.number - 1].object_number)
             case e.AuthorizationExpired():

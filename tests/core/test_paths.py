@@ -307,7 +307,8 @@ created provider=paypal, charge, cancel, give-up, created provider=paypal | obje
 
 # nor is another provider tried while the first one has not let go
 created provider=paypal, charge, cancel, declined, object #1, declined | created | INVALID_STATE
-created provider=paypal, charge, cancel, declined, object #1, declined | created provider=paypal | Reopened>created = PENDING
+created provider=paypal, charge, cancel, declined, object #1, declined | created provider=paypal |
+    Reopened>created = PENDING
 created provider=paypal, charge, cancel, declined, object #1, approved | created | Reopened>created = PENDING
 
 # holds captured beside us

@@ -53,6 +53,7 @@ async def settle(site: Site) -> float:
             site.history.note("unsettled", text=f"after {QUIET_S:.0f} s: {left}")
             break
         await asyncio.sleep(POLL_S)
+        site.look()
         if time.monotonic() > asked_at + SYNC_EVERY_S:
             asked_at = time.monotonic()
             await site.sim.ask("POST", "/_sim/settle")

@@ -78,6 +78,8 @@ class Site:
         self.sim: SimProcess
         self.installation: Installation
         self.frozen: set[int] = set()
+        self._down: set[int] = set()
+        """Those that were killed or stopped here and not started again: any other that does not run ended by itself."""
 
     async def __aenter__(self) -> Self:
         try:
@@ -183,11 +185,21 @@ class Site:
         if self.workers[number].running:
             if number in self.frozen:
                 self.thaw(number)
+            self._down.add(number)
             self.workers[number].kill()
 
     def revive(self, number: int) -> None:
+        self.look()
         if not self.workers[number].running:
+            self._down.discard(number)
             self.workers[number].start()
+
+    def look(self) -> None:
+        """A worker that ends by itself is a violation, however well everything settles without it."""
+        for number, worker in enumerate(self.workers):
+            if not worker.running and number not in self._down:
+                self._down.add(number)
+                self.history.note("unsettled", text=f"worker {number} ended by itself")
 
     def freeze(self, number: int) -> bool:
         if number in self.frozen or not self.workers[number].running:
@@ -206,6 +218,7 @@ class Site:
         """SIGTERM; a drain that takes too long or ends badly is a violation of its own."""
         if number in self.frozen or not self.workers[number].running:
             return
+        self._down.add(number)
         try:
             code, took_s = await self.workers[number].stop()
         except AssertionError as error:

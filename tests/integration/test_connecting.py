@@ -129,6 +129,27 @@ def test_a_connection_that_breaks_as_it_is_made_is_a_database_that_is_away(
     ran(run, work())
 
 
+@pytest.mark.parametrize("run", LOOPS)
+def test_one_that_was_given_back_and_broke_while_another_was_made_is_not_used(
+    postgres_server: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with aclosing(Closing(postgres_server)) as database:
+            assert await database.fetch("select 1") == [(1,)]
+            pool = database._pools[False]
+            given_back = pool._free.popleft()
+
+            async def breaking(*arguments: Any, **options: Any) -> aiopg.Connection:
+                pool._free.append(given_back)
+                given_back.raw.close()
+                return await connect(*arguments, **options)
+
+            monkeypatch.setattr(connecting, "connect", breaking)
+            assert await database.fetch("select 1") == [(1,)]
+
+    ran(run, work())
+
+
 @pytest.mark.parametrize("numbers_from", [0, 1100], ids=["few", "beyond what select can watch"])
 def test_a_refused_connection_leaves_nothing_for_the_sockets_that_follow(numbers_from: int) -> None:
     """Of which a worker has many: each question to a provider may be one."""

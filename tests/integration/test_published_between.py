@@ -54,6 +54,17 @@ async def test_only_of_the_time_that_was_asked_for(database_url: str) -> None:
     assert await told(database_url, AT_MS, AT_MS) == {}
 
 
+async def test_what_is_not_settled_is_found_at_any_age(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published, "IDS_MAX", 2)
+    async with working(database_url) as worker:
+        ids = await worker.create(*(f"o-{number}" for number in range(6)))
+        for payment_id in ids[:5]:
+            started = change_of(charge(payment_id, f"charge:{payment_id}"), await worker.store.load(payment_id))
+            assert await worker.store.submit(started) is Committed.COMMITTED
+        batches = [batch async for batch in PostgresPublished(worker.database).unsettled()]
+    assert sorted(payment_id for batch in batches for payment_id, _ in batch) == sorted(ids[:5])
+
+
 async def test_much_at_once_is_read_in_slices(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(published, "IDS_MAX", 10)
     monkeypatch.setattr(published, "PAGE", 4)

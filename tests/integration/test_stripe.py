@@ -86,6 +86,30 @@ async def test_a_payments_life_over_stripe(shop: Shop) -> None:
     await ordered_although_stripe_has_kept_errors(shop)
 
 
+async def test_a_provider_that_is_away_is_degraded_not_down_and_comes_back(shop: Shop) -> None:
+    """503 says that certainly nothing was sent; REST goes on, and one probe finds it well again."""
+    path = 'provider_breaker_open{provider="STRIPE"}'
+    assert f"{path} 0" in await shop.worker.numbers()
+    payment = await shop.made("o-away")
+    shop.sim.stop()
+    for _ in range(8):  # ten failures in a row open the breaker; each call is tried up to three times
+        refused = await shop.post(payment, "process", paymentMethodId="tok_visa")
+        assert (refused.status, refused.code) == (503, "PROVIDER_UNAVAILABLE")
+    ready = await shop.worker.try_call("GET", "/ready")
+    assert ready is not None
+    assert (ready.status, ready.data["ready"], ready.data["providers"]["STRIPE"]) == (200, True, "degraded")
+    assert f"{path} 1" in await shop.worker.numbers()
+    assert (await shop.shown(payment))["status"] == "PENDING"
+    shop.sim.start()
+    deadline = time.monotonic() + WAIT_S
+    while (paid := await shop.post(payment, "process", paymentMethodId="tok_visa")).status != 200:
+        assert time.monotonic() < deadline, paid
+        await asyncio.sleep(0.2)
+    assert paid.data["status"] == "SUCCEEDED"
+    assert (await shop.worker.ready())["providers"]["STRIPE"] == "up"
+    assert shop.moved(payment) == [("charge", 9999)]
+
+
 async def charged_declined_and_refunded(shop: Shop) -> None:
     payment = await shop.made("o-charge")
     declined = await shop.post(payment, "process", paymentMethodId="tok_chargeDeclinedInsufficientFunds")

@@ -16,6 +16,7 @@ from payment_service.cli import main as entry
 pytestmark = pytest.mark.kafka
 
 Run = Callable[..., Result]
+LOOKS_MAX = 100
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +52,11 @@ async def changed(broker: str, name: str, partitions: int) -> None:
     try:
         answer = await admin.create_partitions({name: NewPartitions(partitions)})
         assert [code for _, code, _ in answer.topic_errors] == [0], answer
-        while len((await admin.describe_topics([name]))[0]["partitions"]) != partitions:
-            await asyncio.sleep(0.1)  # noqa: ASYNC110 - another process is waited for
+        for _ in range(LOOKS_MAX):
+            if len((await admin.describe_topics([name]))[0]["partitions"]) == partitions:
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"{name} has not got its partitions")
     finally:
         await admin.close()
 

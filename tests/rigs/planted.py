@@ -23,7 +23,7 @@ KEY = "k" * 32
 GOOD_KEY, GOOD_SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f0", "a-secret-of-these-tests-with-more-than-32-characters"
 PRODUCTION = {
     "NODE_ENV": "production", "JWT_SECRET": GOOD_SECRET, "ENCRYPTION_KEY": GOOD_KEY, "REFUND_ROLES": "admin",
-    "STRIPE_SECRET_KEY": "sk_live_4eC39HqLyjWDarjtT1zdp7dc", "STRIPE_WEBHOOK_SECRET": "whsec_4eC39HqLyjWDarjtT1z",
+    "STRIPE_SECRET_KEY": "sk_live_4eC39HqLyjWDarjtT1z", "STRIPE_WEBHOOK_SECRET": "whsec_4eC39HqLyjWDarjtT1z",
     "DATABASE_URL": "postgresql://u:p@127.0.0.1:1/d", "KAFKA_BROKERS": "127.0.0.1:1",
 }  # fmt: skip
 

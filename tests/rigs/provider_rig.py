@@ -18,8 +18,8 @@ class ProviderRig:
     """The decline code it gives."""
     action: str
     """One for which the shopper has to act."""
-    error: str
-    """One that makes the provider answer with a failure of its own."""
+    error: str | None
+    """One that makes the provider answer with a failure of its own. None: nothing does."""
     tells_declines: bool = True
     """False: a means of payment that was declined leaves no trace there, so that a look-up cannot tell it."""
 

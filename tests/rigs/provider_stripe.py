@@ -15,10 +15,10 @@ DEADLINE_S = 10.0
 
 
 @asynccontextmanager
-async def stripe_on(url: str) -> AsyncIterator[StripeProvider]:
+async def stripe_on(url: str, key: str = KEY) -> AsyncIterator[StripeProvider]:
     outbound = Outbound()
     try:
-        yield StripeProvider(StripeApi(KEY, url, DEADLINE_S, outbound.session), live=False)
+        yield StripeProvider(StripeApi(key, url, DEADLINE_S, outbound.session), live=False)
     finally:
         await outbound.close()
 

@@ -243,6 +243,10 @@ class Installation:
         await self._session.close()
 
     @property
+    def folder(self) -> Path:
+        return self._folder
+
+    @property
     def orders(self) -> str:
         return f"{self.prefix}orders"
 

@@ -63,7 +63,6 @@ async def prometheus_scraping(target: str, rules: Path, folder: Path) -> AsyncIt
         death_signal=signal.SIGKILL,
     )
     try:
-
         url = f"http://127.0.0.1:{port}"
 
         def listens() -> bool:

@@ -1,7 +1,8 @@
 """stripe-mock: Stripe's own checker of requests, from its published OpenAPI (github.com/stripe/stripe-mock).
 
 A Go program. `python -m servers.stripe_mock` (in tests/, as `make test-providers` does) builds it once into
-${XDG_CACHE_HOME:-~/.cache}/payment-service/bin; tests only use what is there, or what STRIPE_MOCK_URL names.
+${XDG_CACHE_HOME:-~/.cache}/payment-service/bin, with the Go of tools.py; tests only use what is there, or what
+STRIPE_MOCK_URL names.
 """
 
 import os
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from servers.tools import cache, fetched
 from servers.waiting import wait_until
 
 from payment_service.adapters.embedded_process import accepts_connections, free_port, log_tail, spawn, stop
@@ -23,12 +25,11 @@ MODULE = f"github.com/stripe/stripe-mock@{VERSION}"
 ADDRESS = "STRIPE_MOCK_URL"
 INSTALL_WAIT_S = 600.0
 TERM_WAIT_S = 5.0
-HOW_TO_GET = f"no stripe-mock: `make test-providers` builds it where Go is, or set {ADDRESS}"
+HOW_TO_GET = f"no stripe-mock: `make test-providers` builds it, or set {ADDRESS}"
 
 
 def folder() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "payment-service" / "bin"
+    return cache() / "bin"
 
 
 def program() -> str | None:
@@ -75,12 +76,12 @@ def install() -> str:
     """What came of it, for a person. Nothing is wrong without it but that its tests are skipped."""
     if is_there():
         return "stripe-mock is there"
-    go = shutil.which("go")
+    go = fetched("go")
     if go is None:
-        return "no Go: Stripe's OpenAPI will not be asked"
+        return "no Go 1.22 or newer: Stripe's OpenAPI will not be asked"
     environment = {**os.environ, "GOBIN": str(folder())}
     subprocess.run(
-        [go, "install", MODULE], env=environment, cwd=tempfile.gettempdir(), check=True, timeout=INSTALL_WAIT_S
+        [str(go), "install", MODULE], env=environment, cwd=tempfile.gettempdir(), check=True, timeout=INSTALL_WAIT_S
     )
     return f"stripe-mock {VERSION} is built"
 

@@ -23,7 +23,7 @@ def _number(text: str) -> int:
     return int(text)
 
 
-@console_pages.route("/webhooks", name="webhooks")
+@console_pages.route("/console/webhooks", name="webhooks")
 class Webhooks(ConsolePage):
     """Those that need somebody first: parked ones, unless another state is asked for."""
 
@@ -38,7 +38,7 @@ class Webhooks(ConsolePage):
         )  # fmt: skip
 
 
-@console_pages.route("/webhooks/{row_id}", name="webhook")
+@console_pages.route("/console/webhooks/{row_id}", name="webhook")
 class OneWebhook(ConsolePage):
     async def get(self, request: web.Request, row_id: str) -> web.Response:
         session = self.session(request)
@@ -51,7 +51,7 @@ class OneWebhook(ConsolePage):
         )  # fmt: skip
 
 
-@console_pages.route("/webhooks/replay", name="replay_webhook")
+@console_pages.route("/console/webhooks/replay", name="replay_webhook")
 class ReplayWebhook(ConsolePage):
     async def post(self, request: web.Request) -> web.Response:
         _, fields = await self.form(request, frozenset({ADMIN}), f"only the role {ADMIN} may apply webhooks again")

@@ -41,7 +41,7 @@ def _filter(value: str) -> str | None:
     return value or None
 
 
-@console_pages.route("/dead-letters", name="letters")
+@console_pages.route("/console/dead-letters", name="letters")
 class Letters(ConsolePage):
     async def get(self, request: web.Request) -> web.Response:
         session = self.session(request)
@@ -54,7 +54,7 @@ class Letters(ConsolePage):
         )  # fmt: skip
 
 
-@console_pages.route("/dead-letters/letter", name="letter")
+@console_pages.route("/console/dead-letters/letter", name="letter")
 class OneLetter(ConsolePage):
     """Its id has a slash in it, so it is in the query."""
 
@@ -69,7 +69,7 @@ class OneLetter(ConsolePage):
         )  # fmt: skip
 
 
-@console_pages.route("/dead-letters/replay", name="replay_letter")
+@console_pages.route("/console/dead-letters/replay", name="replay_letter")
 class ReplayLetter(ConsolePage):
     async def post(self, request: web.Request) -> web.Response:
         """Answers with what became of it: sent once is sent once, so loading it again does no harm."""

@@ -25,13 +25,13 @@ STREAM_HEADERS = {
 """Of an answer whose head is out before the behaviours around it could add theirs."""
 
 
-@console_pages.route("/live", name="live")
+@console_pages.route("/console/live", name="live")
 class Live(ConsolePage):
     async def get(self, request: web.Request) -> web.Response:
         return self.shown(request, self.session(request), "live.html", here="live", now=self.console.live.now)
 
 
-@console_pages.route("/live/events", name="events")
+@console_pages.route("/console/live/events", name="events")
 class Events(ConsolePage):
     async def get(self, request: web.Request) -> web.StreamResponse:
         """What there was (`history`), then every new point, until the session ends or STREAM_S_MAX is over."""

@@ -3,7 +3,6 @@
 Room: web.
 """
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl
@@ -13,7 +12,6 @@ from faust.web import Blueprint
 
 from payment_service.core.errors import Malformed, Refused, invalid_field
 from payment_service.web.bodies import read_bytes, refuse_card_data
-from payment_service.web.console.door import PREFIX
 from payment_service.web.console.parts import ADMIN, READERS, Console
 from payment_service.web.console.rendering import HEADERS, render
 from payment_service.web.console.session import RENEW_S, SESSION, Session, keep
@@ -24,14 +22,14 @@ FORM_BYTES_MAX = 32_768
 FORM_FIELDS_MAX = 20
 FORM_TOKEN = "form_token"  # noqa: S105 - the name of a field
 
-console_pages = Blueprint("console", url_prefix=PREFIX)
+console_pages = Blueprint("console")
 
 
 class ConsolePage(Endpoint):
     """`session` is what lets somebody in: a page that forgets to ask for it cannot show anything."""
 
     open_to_all = True
-    """Of a bearer token; door.py asks for the session."""
+    """Of a bearer token; middleware/console_door.py asks for the session."""
     readers: ClassVar[frozenset[str]] = READERS
 
     @property
@@ -96,9 +94,3 @@ async def read_form(request: web.Request, page: Endpoint) -> Mapping[str, str]:
 def gone_to(address: str) -> web.Response:
     """After something was done: a page that may be loaded again without doing it again."""
     return web.Response(status=303, headers={**HEADERS, hdrs.LOCATION: address})
-
-
-async def in_time(seconds: float, work: Any) -> Any:
-    """Raises TimeoutError."""
-    async with asyncio.timeout(seconds):
-        return await work

@@ -46,7 +46,7 @@ DONE: Mapping[str, str] = {
 """What a page says after something was done: never a text out of the address."""
 
 
-@console_pages.route("", name="payments")
+@console_pages.route("/console", name="payments")
 class Payments(ConsolePage):
     async def get(self, request: web.Request) -> web.Response:
         session = self.session(request)
@@ -74,7 +74,7 @@ class Payments(ConsolePage):
         )  # fmt: skip
 
 
-@console_pages.route("/", name="payments_too")
+@console_pages.route("/console/", name="payments_too")
 class PaymentsToo(Payments):
     """As it is typed."""
 
@@ -124,13 +124,13 @@ def _open(payment: Payment) -> list[tuple[str, str, Attempt | Refund]]:
     return [*attempts, *(("refund", str(it.number), it) for it in payment.refunds if it.status in REFUND_OPEN)]
 
 
-@console_pages.route("/payments/{payment_id}", name="payment")
+@console_pages.route("/console/payments/{payment_id}", name="payment")
 class OnePayment(PaymentPage):
     async def get(self, request: web.Request, payment_id: str) -> web.Response:
         return await self.page(request, self.session(request), path_id(payment_id))
 
 
-@console_pages.route("/payments/{payment_id}/ask", name="ask")
+@console_pages.route("/console/payments/{payment_id}/ask", name="ask")
 class Ask(PaymentPage):
     """Reads, though it is a form: a link that is opened by chance must not wake a provider."""
 
@@ -170,7 +170,7 @@ class Acting(PaymentPage):
         raise NotImplementedError
 
 
-@console_pages.route("/payments/{payment_id}/refund", name="refund")
+@console_pages.route("/console/payments/{payment_id}/refund", name="refund")
 class RefundPayment(Acting):
     word = "refund"
 
@@ -187,7 +187,7 @@ class RefundPayment(Acting):
             request[ASKED].about = About(refund_id=refund_id(payment_id, answered.refund.number), detail=reason)
 
 
-@console_pages.route("/payments/{payment_id}/cancel", name="cancel")
+@console_pages.route("/console/payments/{payment_id}/cancel", name="cancel")
 class CancelPayment(Acting):
     word = "cancel"
 
@@ -198,7 +198,7 @@ class CancelPayment(Acting):
         await self.services.requests.cancel(keyed, payment_id, reason=reason)
 
 
-@console_pages.route("/payments/{payment_id}/resolve", name="resolve")
+@console_pages.route("/console/payments/{payment_id}/resolve", name="resolve")
 class Resolve(Acting):
     word = "resolve"
 

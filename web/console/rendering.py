@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from payment_service.codecs.times import rfc3339
 from payment_service.core.card_data import without_card_data
+from payment_service.core.errors import PaymentError
 from payment_service.core.money import EXPONENTS, to_decimal_text
 from payment_service.core.payment import status_of
 from payment_service.web.console import words
@@ -64,6 +65,7 @@ def _environment() -> Environment:
         "money": money, "moment": moment, "plain": plain, "label": words.label, "tone": words.tone,
         "status": status_of, "event_words": words.event_words, "review_words": words.review_words,
         "person": words.person,
+        "source_words": words.source_words, "problem_words": problem_words, "span": span,
     }  # fmt: skip
     environment.globals |= {"asset": asset_address}
     return environment
@@ -75,6 +77,19 @@ def money(amount_minor: int, currency: str) -> str:
         return f"{amount_minor} {currency}"
     whole, point, decimals = to_decimal_text(amount_minor, currency).partition(".")
     return f"{int(whole):,}{point}{decimals} {currency}"
+
+
+def problem_words(error: PaymentError) -> str:
+    """Without the names of fields, which are not those on the page."""
+    fields = getattr(error, "fields", None) or {}
+    reasons = [reason for one in fields.values() for reason in one]
+    return "; ".join(reasons) if reasons else error.message
+
+
+def span(milliseconds: int | None) -> str:
+    if milliseconds is None:
+        return "–"
+    return f"{milliseconds} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"
 
 
 def moment(at: int | str | None) -> str:

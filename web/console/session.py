@@ -17,8 +17,7 @@ from aiohttp import web
 from payment_service.core.errors import Malformed
 from payment_service.core.ports import Cipher
 from payment_service.core.use_cases.payment_requests import Caller
-from payment_service.web.client_address import is_in, parse_address
-from payment_service.web.middleware.https import FORWARDED_PROTO
+from payment_service.web.client_address import FORWARDED_PROTO, is_in, parse_address
 from payment_service.web.services import WebServices
 
 COOKIE = "console"
@@ -75,7 +74,7 @@ def read_session(request: web.Request, services: WebServices, cipher: Cipher) ->
     if not 0 < len(text) <= COOKIE_LENGTH_MAX or not text.isascii():
         return None
     try:
-        plain = cipher.unseal(base64.urlsafe_b64decode(text), PLACE)
+        plain = cipher.unseal(base64.b64decode(text, altchars=b"-_", validate=True), PLACE)
     except (Malformed, binascii.Error, ValueError):
         return None
     user_id, roles, name, seen_s, ends_s = orjson.loads(plain)

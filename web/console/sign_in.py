@@ -9,15 +9,15 @@ from aiohttp import hdrs, web
 
 from payment_service.core.errors import PaymentError, Refused
 from payment_service.web.console import rendering
-from payment_service.web.console.door import PREFIX, SIGN_IN
 from payment_service.web.console.pages import FORM_TOKEN, ConsolePage, console_pages, gone_to, read_form
 from payment_service.web.console.parts import READERS
 from payment_service.web.console.session import begin, forget, keep, read_session
+from payment_service.web.middleware.console_door import PREFIX, SIGN_IN
 from payment_service.web.services import ASKED
 
 NEXT_LENGTH_MAX = 500
-_OURS = re.compile(r"/console(?:/[A-Za-z0-9_.~-]+)*(?:\?[A-Za-z0-9_.~%&=+:@-]*)?", re.ASCII)
-"""A page of the console and nothing else: no host, no backslash, no second slash."""
+_OURS = re.compile(r"/console(?:/[A-Za-z0-9_~-]+)*(?:\?[A-Za-z0-9_.~%&=+:@/-]*)?", re.ASCII)
+"""A page of the console and nothing else: no host, no backslash, no second slash, no dots that lead elsewhere."""
 ASSETS_KEPT_S = 365 * 24 * 3600
 
 
@@ -27,7 +27,7 @@ def wanted_page(text: str) -> str:
     return text if fits else PREFIX
 
 
-@console_pages.route("/sign-in", name="sign_in")
+@console_pages.route("/console/sign-in", name="sign_in")
 class SignIn(ConsolePage):
     async def get(self, request: web.Request) -> web.Response:
         return self._page(request, wanted_page(request.query.get("next", "")))
@@ -61,7 +61,7 @@ class SignIn(ConsolePage):
         )
 
 
-@console_pages.route("/sign-out", name="sign_out")
+@console_pages.route("/console/sign-out", name="sign_out")
 class SignOut(ConsolePage):
     async def post(self, request: web.Request) -> web.Response:
         session = read_session(request, self.services, self.console.cipher)
@@ -74,7 +74,7 @@ class SignOut(ConsolePage):
         return response
 
 
-@console_pages.route("/assets/{name}", name="asset")
+@console_pages.route("/console/assets/{name}", name="asset")
 class Asset(ConsolePage):
     async def get(self, request: web.Request, name: str) -> web.Response:
         kind = rendering.ASSETS.get(name)

@@ -32,6 +32,7 @@ STATUSES: Mapping[str, tuple[str, str, str]] = {
 
 EVENTS: Mapping[str, tuple[str, str, str]] = {
     "payment_created": ("Payment created", "us", "calm"),
+    "payment_imported": ("Taken over from the old service", "us", "calm"),
     "order_confirmed": ("Order confirmed it", "asked", "calm"),
     "reopened": ("Opened again", "asked", "calm"),
     "cancelled_before_creation": ("Cancelled before it existed", "asked", "calm"),
@@ -83,9 +84,16 @@ REVIEWS: Mapping[str, str] = {
     "NO_OBJECT": "The provider was asked about something that it does not know",
     "ACCOUNT_DIFFERS": "The provider answered for another account or mode (test, live) than ours",
 }
+SOURCES: Mapping[str, str] = {
+    "live": "in its answer", "lookup": "when asked again", "webhook": "by a webhook", "operator": "by hand",
+}  # fmt: skip
 LANES = ("asked", "us", "provider")
 LANE_LABELS = {"asked": "People and orders", "us": "This service", "provider": "Provider"}
 ACTORS = {"system": "this service", "order": "the order", "provider": "the provider", "service": "another service"}
+
+
+def source_words(source: str) -> str:
+    return SOURCES.get(source, source)
 
 
 def label(word: str) -> str:

@@ -17,11 +17,11 @@ Room: web. Outermost first:
 
 from collections.abc import Callable
 
-from payment_service.web.console.door import ConsoleDoor
 from payment_service.web.middleware.access_log import AccessLog
 from payment_service.web.middleware.audit import Audit
 from payment_service.web.middleware.auth import Auth
 from payment_service.web.middleware.body_limit import BodyLimit
+from payment_service.web.middleware.console_door import ConsoleDoor
 from payment_service.web.middleware.cors import Cors
 from payment_service.web.middleware.errors import Errors
 from payment_service.web.middleware.https import Https

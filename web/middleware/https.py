@@ -5,14 +5,11 @@ Refused, not redirected: the secret has been sent already (ASVS 5.0, 4.1.2). Pro
 """
 
 from aiohttp import web
-from multidict import istr
 
 from payment_service.core.errors import Refused
-from payment_service.web.client_address import is_in, parse_address
+from payment_service.web.client_address import FORWARDED_PROTO, is_in, parse_address
 from payment_service.web.middleware.signature import PROBES, Behaviour
 from payment_service.web.services import Asked, WebServices
-
-FORWARDED_PROTO = istr("X-Forwarded-Proto")
 
 
 class Https(Behaviour):

@@ -2,7 +2,7 @@
 "use strict";
 
 (function () {
-  const POINTS_MAX = 150, WIDTH = 420, HEIGHT = 120, LEFT = 42, BOTTOM = 16, TOP = 8, SERIES_MAX = 5;
+  const POINTS_MAX = 150, WIDTH = 420, HEIGHT = 124, LEFT = 52, BOTTOM = 18, TOP = 8, SERIES_MAX = 5;
   const SVG = "http://www.w3.org/2000/svg";
   const WORDS = {
     PENDING: ["Pending", "calm"], PROCESSING: ["Processing", "busy"], REQUIRES_ACTION: ["Needs the shopper", "busy"],
@@ -32,7 +32,7 @@
   }
 
   // series: [{name, values, later?}]; a value that is null is a gap.
-  function draw(id, title, unit, series) {
+  function draw(id, title, written, series) {
     const place = document.getElementById(id);
     const shown = series.slice(0, SERIES_MAX * 2);
     const most = nice(Math.max(1, ...shown.flatMap((one) => one.values).filter((value) => value !== null)));
@@ -40,10 +40,10 @@
     for (const share of [0, 0.5, 1]) {
       const y = HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP);
       picture.append(make("line", { class: "axis", x1: LEFT, x2: WIDTH, y1: y, y2: y }));
-      picture.append(make("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, `${most * share}${unit}`));
+      picture.append(make("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, written(most * share)));
     }
-    picture.append(make("text", { x: LEFT, y: HEIGHT - 2 }, "5 min ago"));
-    picture.append(make("text", { x: WIDTH, y: HEIGHT - 2, "text-anchor": "end" }, "now"));
+    picture.append(make("text", { x: LEFT, y: HEIGHT - 4 }, "5 min ago"));
+    picture.append(make("text", { x: WIDTH, y: HEIGHT - 4, "text-anchor": "end" }, "now"));
     shown.forEach((one, at) => {
       const colour = `series-${(one.colour === undefined ? at : one.colour) % SERIES_MAX}`;
       let path = "", drawing = false;
@@ -103,7 +103,7 @@
   }
 
   function milliseconds(value) {
-    return value === null ? "–" : `${value} ms`;
+    return value === null ? "–" : value < 1000 ? `${value} ms` : `${Math.round(value / 100) / 10} s`;
   }
 
   function show() {
@@ -124,21 +124,21 @@
       html("td", "number", milliseconds(it.p95Ms)),
       cellWith(it.breakerOpen ? chip("open: not asked", "bad") : chip("closed", "good")),
     ])), 5, "None yet.");
-    fill("table-lag", Object.entries(now.lag).map(([topic, count]) => row([
-      html("th", "", topic), html("td", "number", String(count)),
-    ])), 2, "No topic is read here now.");
-    draw("chart-rate", "Payments a second over five minutes", "", [
+    fill("table-lag", Object.entries(now.lag).map(([stream, count]) => row([
+      html("th", "", stream), html("td", "number", String(count)),
+    ])), 2, "Nothing is read here now.");
+    draw("chart-rate", "Payments a second over five minutes", String, [
       { name: "now", values: points.map((it) => it.perSecond) },
     ]);
     const providers = [...new Set(points.flatMap((it) => Object.keys(it.providers)))].sort();
     const latency = (name, key) => points.map((it) => (it.providers[name] ? it.providers[name][key] : null));
-    draw("chart-latency", "Latency by provider over five minutes", " ms", providers.flatMap((name, at) => [
+    draw("chart-latency", "Latency by provider over five minutes", milliseconds, providers.flatMap((name, at) => [
       { name: `${name}, half`, colour: at, values: latency(name, "p50Ms") },
       { name: `${name}, 95 %`, colour: at, later: true, values: latency(name, "p95Ms") },
     ]));
-    const topics = [...new Set(points.flatMap((it) => Object.keys(it.lag)))].sort();
-    draw("chart-lag", "Records not finished over five minutes", "", topics.map((topic) => ({
-      name: topic, values: points.map((it) => (topic in it.lag ? it.lag[topic] : null)),
+    const streams = [...new Set(points.flatMap((it) => Object.keys(it.lag)))].sort();
+    draw("chart-lag", "Records not finished over five minutes", String, streams.map((stream) => ({
+      name: stream, values: points.map((it) => (stream in it.lag ? it.lag[stream] : null)),
     })));
   }
 
