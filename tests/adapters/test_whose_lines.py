@@ -98,11 +98,11 @@ async def test_a_batch_is_nobodys() -> None:
 
 
 async def test_each_command_of_a_lane_is_carried_out_in_its_own_requests_name() -> None:
-    class Noting(MemoryPaymentStore):
-        said: list[tuple[str, str | None]] = []
+    said: list[tuple[str, str | None]] = []
 
+    class Noting(MemoryPaymentStore):
         def submit(self, change: Change) -> "asyncio.Future[Committed]":
-            self.said.append((change.command_id, request_id()))
+            said.append((change.command_id, request_id()))
             return super().submit(change)
 
     execute = Execute(Noting(), SystemClock(), "worker", 30)
@@ -118,7 +118,7 @@ async def test_each_command_of_a_lane_is_carried_out_in_its_own_requests_name() 
 
     asking = [by_request(name, work) for name, work in (("r1", create), ("r2", again), ("r3", flag))]
     await asyncio.gather(*await asyncio.gather(*asking))
-    assert Noting.said == [("c1", "r1"), ("c2", "r2"), ("c2", "r2"), ("c3", "r3")]
+    assert said == [("c1", "r1"), ("c2", "r2"), ("c2", "r2"), ("c3", "r3")]
 
 
 async def test_the_audit_log_is_nobodys(lines: Lines) -> None:

@@ -76,7 +76,7 @@ def test_secrets_and_requests_come_back_equal() -> None:
         assert decode_secrets(encode_secrets(kept)) == kept
     assert decode_call(encode_call(CALL)) == CALL
     assert decode_traced_call(encode_call(CALL)) == (CALL, None)
-    assert decode_traced_call(encode_call(CALL, "00-a\"b-01")) == (CALL, "00-a\"b-01")
+    assert decode_traced_call(encode_call(CALL, '00-a"b-01')) == (CALL, '00-a"b-01')
     assert decode_call(encode_call(CALL, "00-a")) == CALL
     assert "tok_visa" not in repr(CALL) + repr(secrets)
     assert "provider.example" not in repr(secrets)

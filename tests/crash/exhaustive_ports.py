@@ -12,7 +12,7 @@ from crash.exhaustive_journal import Deaths, Journal
 from crash.exhaustive_ledger import LedgerProvider
 
 from payment_service import app
-from payment_service.adapters import publisher
+from payment_service.adapters import configured_providers, publisher
 from payment_service.adapters.clock import SystemClock
 from payment_service.adapters.kafka_message import Message
 from payment_service.adapters.postgres import outbox
@@ -190,18 +190,19 @@ def put_in_place(journal: Journal, deaths: Deaths, plant: str) -> None:
         "PostgresPaymentStore": counting("store", CountedStore, app.PostgresPaymentStore),
         "PostgresCallQueue": counting("queue", Counted, app.PostgresCallQueue),
         "OutboxConnection": counting("outbox", Counted, app.OutboxConnection),
-        "find_providers": lambda: {
-            "MOCK": Registration(
-                name="MOCK",
-                configured=lambda settings: True,
-                build=lambda *_: Counted(ledger, "provider", deaths),  # type: ignore[arg-type,return-value]
-                networked=False,
-            )
-        },
     }
     for name, value in patched.items():
         assert hasattr(app, name), f"app.py has no {name} any more"
         setattr(app, name, value)
+    assert hasattr(configured_providers, "find_providers"), "the providers are found elsewhere now"
+    configured_providers.find_providers = lambda: {  # type: ignore[assignment]
+        "MOCK": Registration(
+            name="MOCK",
+            configured=lambda settings: True,
+            build=lambda *_: Counted(ledger, "provider", deaths),  # type: ignore[arg-type,return-value]
+            networked=False,
+        )
+    }
     outbox.SystemClock = JournalClock  # type: ignore[misc]
     publisher.KafkaSender = JournalSender  # type: ignore[misc,assignment]
     publisher.TICK_S, publisher.GAP_S = POLL_S, POLL_S / 10

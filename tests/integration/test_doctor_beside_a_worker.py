@@ -1,4 +1,4 @@
-"""The doctor beside a worker that has done some work: nothing is wrong, and what a worker's end leaves behind is seen."""
+"""The doctor beside a worker that has done some work finds nothing wrong, and nobody is missed where nothing waits."""
 
 from pathlib import Path
 from typing import Any

@@ -3,6 +3,7 @@
 import base64
 import os
 from collections.abc import Mapping
+from string import hexdigits
 from typing import Any
 
 import psycopg2
@@ -53,7 +54,8 @@ def cuid(number: int, kind: str = "p") -> str:
 
 def encrypted(token: str, secret: str) -> str:
     """As the old service did; `secret`: its ENCRYPTION_KEY, which 64 hexadecimal digits make the key itself."""
-    key = bytes.fromhex(secret) if len(secret) == 64 else legacy_encryption_key(secret)
+    is_key = len(secret) == 64 and all(letter in hexdigits for letter in secret)
+    key = bytes.fromhex(secret) if is_key else legacy_encryption_key(secret)
     iv = os.urandom(16)
     sealed = AESGCM(key).encrypt(iv, token.encode(), None)
     return ":".join(base64.b64encode(part).decode() for part in (iv, sealed[-16:], sealed[:-16]))

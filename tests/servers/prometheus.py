@@ -72,7 +72,7 @@ async def prometheus_scraping(target: str, rules: Path, folder: Path) -> AsyncIt
         await until(listens, "Prometheus listens")
         async with aiohttp.ClientSession() as session:
             async with asyncio.timeout(READY_WAIT_S):
-                while (await session.get(f"{url}/-/ready")).status != 200:
+                while (await session.get(f"{url}/-/ready")).status != 200:  # noqa: ASYNC110 it has no event of its own
                     await asyncio.sleep(0.1)
             yield Prometheus(url, session)
     finally:
