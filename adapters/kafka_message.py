@@ -81,7 +81,7 @@ def partition_hash(key: bytes) -> int:
 
 
 def partition_hashes(keys: Iterable[bytes]) -> dict[bytes, int]:
-    """partition_hash of each. Payments' ids side by side: 1.3 us for each key of a hundred, alone 7."""
+    """partition_hash of each. Payments' ids side by side: each of a hundred takes a quarter of the time."""
     alike: list[bytes] = []
     hashes: dict[bytes, int] = {}
     for key in keys:

@@ -5,9 +5,8 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-import structlog
+from rigs.log_lines import logged
 
-from payment_service.adapters.logging import configure_logging
 from payment_service.adapters.redaction import redact
 
 SECRETS = [
@@ -30,18 +29,8 @@ KEPT_OUT = [
 
 @pytest.fixture
 def lines() -> Iterator[io.StringIO]:
-    """What the service's own logging writes."""
-    root = logging.getLogger()
-    handlers, level, raises = root.handlers[:], root.level, logging.raiseExceptions
-    configure_logging("INFO", as_json=True)
-    written, ours = io.StringIO(), root.handlers[0]
-    assert isinstance(ours, logging.StreamHandler)
-    ours.setStream(written)
-    yield written
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.raiseExceptions = raises
-    structlog.reset_defaults()
+    with logged() as written:
+        yield written
 
 
 @pytest.mark.parametrize("secret", SECRETS)

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from rigs.keyed_site import VISA, shop_on
+from rigs.log_lines import logged
 from rigs.web_site import ANN, BOB, RULES, bearer, failing_with, opened, services_with
 from rigs.whole_site import whole_site
 from servers.postgres import execute
 
-from payment_service.adapters.logging import configure_logging
 from payment_service.adapters.metrics import PrometheusMetrics
 from payment_service.core.ids import payment_id_of
 from payment_service.web.api_calls import CALLS
@@ -33,22 +33,8 @@ def path_of(call: Any, method_path: str = "/api/v1/payment-methods/pmt_0") -> st
 
 @pytest.fixture
 def log_lines() -> Iterator[io.StringIO]:
-    """What the service's own logging writes, access lines too; as JSON."""
-    names = ("", "payment_service.web.middleware.access_log")
-    kept = [(logging.getLogger(name), logging.getLogger(name).handlers[:]) for name in names]
-    level, raises, propagate = kept[0][0].level, logging.raiseExceptions, kept[1][0].propagate
-    configure_logging("DEBUG", as_json=True)
-    written = io.StringIO()
-    for logger, _ in kept:
-        for handler in logger.handlers:
-            assert isinstance(handler, logging.StreamHandler)
-            handler.setStream(written)
-    yield written
-    for logger, handlers in kept:
-        logger.handlers[:] = handlers
-    kept[0][0].setLevel(level)
-    kept[1][0].propagate = propagate
-    logging.raiseExceptions = raises
+    with logged("DEBUG") as written:
+        yield written
 
 
 @pytest.mark.parametrize("call", WITH_BODY, ids=lambda call: call.path)

@@ -2,16 +2,15 @@
 
 import io
 import json
-import logging
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import structlog
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from rigs.log_lines import logged
 from rigs.web_site import ANN, ID, PATH, RecordedRequests, ask, failing_with, opened, services_with
 
-from payment_service.adapters.logging import ACCESS_LOGGER, configure_logging
 from payment_service.adapters.tracing import Tracing, add_trace_ids
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -20,21 +19,8 @@ TRACEPARENT = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
 
 @pytest.fixture
 def lines() -> Iterator[io.StringIO]:
-    loggers = [logging.getLogger(name) for name in ("", ACCESS_LOGGER)]
-    kept = [(it, it.handlers[:], it.level, it.propagate) for it in loggers]
-    raises = logging.raiseExceptions
-    configure_logging("INFO", as_json=True, add_ids=add_trace_ids)
-    written = io.StringIO()
-    for logger in loggers:
-        for handler in logger.handlers:
-            assert isinstance(handler, logging.StreamHandler)
-            handler.setStream(written)
-    yield written
-    for logger, handlers, level, propagate in kept:
-        logger.handlers[:], logger.propagate = handlers, propagate
-        logger.setLevel(level)
-    logging.raiseExceptions = raises
-    structlog.reset_defaults()
+    with logged(add_ids=add_trace_ids) as written:
+        yield written
 
 
 def said(lines: io.StringIO, event: str) -> list[dict[str, Any]]:
