@@ -206,7 +206,7 @@ async def captured_in_the_dashboard_part_by_part(shop: Shop) -> None:
         shown = await shop.until(payment, status="SUCCEEDED", amounts=amounts(3000 if number == 1 else 7000))
     taken = [one["amountMinor"] for one in shown["transactions"] if one["type"] == "CAPTURE"]
     assert taken == [3000, 4000]
-    assert not shown["needsReview"]
+    assert not shown["needsReview"], shown
     assert shop.moved(payment) == [("authorize", 9999), ("capture", 3000), ("capture", 4000)]
 
 
