@@ -77,6 +77,16 @@ def make_token(settings: Settings, user_id: str, roles: Sequence[str], ttl_s: in
         raise Refused(str(error), code="FORBIDDEN") from None
 
 
+@contextlib.asynccontextmanager
+async def _database(settings: Settings, *, size_max: int = 2) -> AsyncIterator[Database]:
+    """For one command."""
+    database = Database(settings.database_dsn, application_name="payment-service cli", size_max=size_max)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
 async def migrate(settings: Settings) -> list[str]:
     return await migrations.migrate(settings.migration_database_dsn, service_dsn=settings.database_dsn)
 
@@ -88,21 +98,20 @@ async def pending_migrations(settings: Settings) -> list[str]:
 @contextlib.asynccontextmanager
 async def open_reader(settings: Settings) -> AsyncIterator[PaymentStore]:
     """The store, for reading and for what a person decides."""
-    database = Database(settings.database_dsn, application_name="payment-service cli", size_max=2)
     cipher = cipher_of(settings)
-    cache = cache_of(settings, cipher, SystemClock(), PrometheusMetrics())
-    try:
-        store = PostgresPaymentStore(
-            database, cipher, audit_chain.chain_key(settings.encryption_key_bytes), settings.outbox_shards,
-            lambda rows: None, tells_orders=settings.order_service_url is not None,
-            old_chain_keys=[audit_chain.chain_key(key) for key in settings.encryption_keys_old],
-        )  # fmt: skip
-        store.on_version = cache.changed if cache is not None else None
-        yield store
-    finally:
-        if cache is not None:
-            await cache.close()
-        await database.close()
+    async with _database(settings) as database:
+        cache = cache_of(settings, cipher, SystemClock(), PrometheusMetrics())
+        try:
+            store = PostgresPaymentStore(
+                database, cipher, audit_chain.chain_key(settings.encryption_key_bytes), settings.outbox_shards,
+                lambda rows: None, tells_orders=settings.order_service_url is not None,
+                old_chain_keys=[audit_chain.chain_key(key) for key in settings.encryption_keys_old],
+            )  # fmt: skip
+            store.on_version = cache.changed if cache is not None else None
+            yield store
+        finally:
+            if cache is not None:
+                await cache.close()
 
 
 @contextlib.asynccontextmanager
@@ -114,25 +123,21 @@ async def open_execute(settings: Settings) -> AsyncIterator[Execute]:
 
 @contextlib.asynccontextmanager
 async def open_calls(settings: Settings) -> AsyncIterator[PostgresCallQueue]:
-    database = Database(settings.database_dsn, application_name="payment-service cli", size_max=2)
-    try:
+    async with _database(settings) as database:
         yield PostgresCallQueue(database, cipher_of(settings))
-    finally:
-        await database.close()
 
 
 @contextlib.asynccontextmanager
 async def open_audit(settings: Settings) -> AsyncIterator[AuditLog]:
     """For what a command changes: `record` it, then await `flush`. A chain of its own."""
-    database = Database(settings.database_dsn, application_name="payment-service cli", size_max=2)
     writer = f"{COMMAND}{socket.gethostname()}:{os.getpid()}"
     key = audit_chain.chain_key(settings.encryption_key_bytes)
-    log = PostgresAuditLog(database, key, writer, SystemClock(), PrometheusMetrics())
-    try:
-        yield log
-    finally:
-        await log.close()
-        await database.close()
+    async with _database(settings) as database:
+        log = PostgresAuditLog(database, key, writer, SystemClock(), PrometheusMetrics())
+        try:
+            yield log
+        finally:
+            await log.close()
 
 
 @contextlib.asynccontextmanager
@@ -162,51 +167,38 @@ async def open_legacy(
 
 @contextlib.asynccontextmanager
 async def open_old_ids(settings: Settings) -> AsyncIterator[OldIds]:
-    database = Database(settings.database_dsn, application_name="payment-service cli", size_max=1)
-    try:
+    async with _database(settings, size_max=1) as database:
         yield PostgresOldIds(database)
-    finally:
-        await database.close()
 
 
 @contextlib.asynccontextmanager
 async def open_republisher(settings: Settings) -> AsyncIterator[Republisher]:
-    database = Database(settings.database_dsn, application_name="payment-service cli", size_max=2)
-    try:
+    async with _database(settings) as database:
         yield Republishing(database, settings.outbox_shards)
-    finally:
-        await database.close()
 
 
 @contextlib.asynccontextmanager
 async def open_webhooks(settings: Settings) -> AsyncIterator[PostgresWebhooks]:
     """The kept events of providers, for operators."""
-    database = Database(settings.database_dsn, application_name="payment-service cli", size_max=2)
-    try:
+    async with _database(settings) as database:
         yield PostgresWebhooks(database, cipher_of(settings))
-    finally:
-        await database.close()
 
 
 @contextlib.asynccontextmanager
 async def open_auditor(settings: Settings) -> AsyncIterator[Auditor]:
     """Reads alone. Keys that only open old values also fit old chains."""
-    database = Database(settings.database_dsn, application_name="payment-service cli", size_max=2)
     keys = [audit_chain.chain_key(key) for key in (settings.encryption_key_bytes, *settings.encryption_keys_old)]
 
     async def anchors() -> Anchored:
         pointed, topic = with_broker(settings), settings.topic(AUDIT_ANCHORS)
         return await read_anchors(kafka_client(pointed), topic, cipher_of(settings), _silence_s(settings))
 
-    try:
+    async with _database(settings) as database:
         yield AuditVerifier(database, keys, anchors)
-    finally:
-        await database.close()
 
 
 @contextlib.asynccontextmanager
 async def open_rotation(settings: Settings) -> AsyncIterator[KeyRotation]:
-    database = Database(settings.database_dsn, application_name="payment-service cli", size_max=2)
     key, old = settings.encryption_key_bytes, settings.encryption_keys_old
     row_ms = settings.table_ttl_h * 3_600_000 * OPEN_TTL_FACTOR
     changelogs = {settings.topic(f"{APP_NAME}-{table}-changelog"): row_ms for table in TABLES}
@@ -220,10 +212,8 @@ async def open_rotation(settings: Settings) -> AsyncIterator[KeyRotation]:
         )  # fmt: skip
         return await reader.in_topics()
 
-    try:
+    async with _database(settings) as database:
         yield Resealing(database, cipher_of(settings), in_topics)
-    finally:
-        await database.close()
 
 
 @contextlib.asynccontextmanager
@@ -234,15 +224,11 @@ async def open_dead_letters(settings: Settings) -> AsyncIterator[DeadLetterDesk]
         client = kafka_client(with_broker(settings))
     except Unavailable as error:
         away = error.message
-    database = Database(settings.database_dsn, application_name="payment-service cli", size_max=2)
-    async with open_audit(settings) as audit:
-        try:
-            yield StoredDeadLetters(
-                client, away, settings.topic(DEAD_LETTERS), settings.topic_prefix, database, cipher_of(settings),
-                audit, SystemClock(), PrometheusMetrics(), _silence_s(settings),
-            )  # fmt: skip
-        finally:
-            await database.close()
+    async with _database(settings) as database, open_audit(settings) as audit:
+        yield StoredDeadLetters(
+            client, away, settings.topic(DEAD_LETTERS), settings.topic_prefix, database, cipher_of(settings),
+            audit, SystemClock(), PrometheusMetrics(), _silence_s(settings),
+        )  # fmt: skip
 
 
 async def look_at_topics(settings: Settings) -> list[TopicReport]:

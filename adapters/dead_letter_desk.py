@@ -17,7 +17,7 @@ from payment_service.adapters.dead_letters import sealing_place
 from payment_service.adapters.kafka_client import KafkaClient
 from payment_service.adapters.kafka_message import NeverTaken
 from payment_service.adapters.kafka_sender import KafkaSender
-from payment_service.adapters.postgres.pool import ConnectionLost, Database, TryAgain
+from payment_service.adapters.postgres.pool import Database
 from payment_service.adapters.postgres.queries import QUERIES
 from payment_service.adapters.topic_reading import partitions_of, read_topic
 from payment_service.core.audit import OK, AuditEntry
@@ -237,12 +237,7 @@ class StoredDeadLetters:
     async def _fetch(self, name: str, parameters: Sequence[Any]) -> list[Any]:
         """Each of our statements may simply be repeated when its connection breaks, but for the claim: then what it
         claimed is free again after CLAIM_S."""
-        for _ in range(TRIES_MAX):
-            try:
-                return await self.database.fetch(QUERIES[name], parameters)
-            except (ConnectionLost, TryAgain):
-                continue
-        raise Unavailable("the database is away")
+        return await self.database.fetch_again(QUERIES[name], parameters, tries=TRIES_MAX)
 
 
 def _letters_of(records: Sequence[Any], reading: _Reading) -> list[Letter]:

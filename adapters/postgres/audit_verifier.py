@@ -11,11 +11,10 @@ import orjson
 from payment_service.adapters.audit_anchors import HEAD_HEX, Anchored
 from payment_service.adapters.audit_chain import next_audit_hash
 from payment_service.adapters.postgres.audit_log import CLOSED
-from payment_service.adapters.postgres.pool import ConnectionLost, Database, TryAgain
+from payment_service.adapters.postgres.pool import Database
 from payment_service.adapters.postgres.queries import QUERIES
 from payment_service.adapters.postgres.verifying import StoredHistory, history_of, problems_of
 from payment_service.core.audit import Problem, StoredEntry, Verified
-from payment_service.core.errors import Unavailable
 
 PAYMENTS_PAGE = 500
 ENTRIES_PAGE = 2_000
@@ -113,12 +112,7 @@ class AuditVerifier:
         yield Verified(problems=tuple(problems), notes=tuple(notes))
 
     async def _fetch(self, name: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        for _ in range(READ_TRIES_MAX):
-            try:
-                return await self._database.fetch(QUERIES[name], parameters)
-            except (ConnectionLost, TryAgain):
-                continue
-        raise Unavailable("the database is away")
+        return await self._database.fetch_again(QUERIES[name], parameters, tries=READ_TRIES_MAX)
 
 
 class _Walk:

@@ -9,7 +9,7 @@ from typing import Any
 
 from payment_service.adapters.postgres import arrays as a
 from payment_service.adapters.postgres.batching import Batches, Waiting, answer_all
-from payment_service.adapters.postgres.pool import ConnectionLost, Database, StatementRefused, TryAgain
+from payment_service.adapters.postgres.pool import Database, StatementRefused
 from payment_service.adapters.postgres.queries import QUERIES
 from payment_service.core.errors import Unavailable
 from payment_service.core.idempotency import Bound, RequestKey
@@ -123,11 +123,7 @@ class PostgresKeys:
             keep.answer(None if sealed is None else self._cipher.unseal(bytes(sealed), answer_place(command_id)))
 
     async def _run(self, name: str, parameters: tuple[Any, ...]) -> list[Any]:
-        for _ in range(TRIES_MAX):
-            try:
-                return await self._database.fetch(QUERIES[name], parameters, STATEMENT_S)
-            except (ConnectionLost, TryAgain):
-                continue
-            except StatementRefused as refused:
-                raise Unavailable(f"the database refuses {name}: {refused}") from None
-        raise Unavailable("the database is away")
+        try:
+            return await self._database.fetch_again(QUERIES[name], parameters, STATEMENT_S, tries=TRIES_MAX)
+        except StatementRefused as refused:
+            raise Unavailable(f"the database refuses {name}: {refused}") from None

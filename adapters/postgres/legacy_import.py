@@ -17,7 +17,7 @@ from payment_service.adapters.legacy_tokens import LegacyTokens
 from payment_service.adapters.postgres import arrays
 from payment_service.adapters.postgres.legacy_rows import LegacyRows
 from payment_service.adapters.postgres.payment_methods import secrets_place
-from payment_service.adapters.postgres.pool import ConnectionLost, Database, TryAgain
+from payment_service.adapters.postgres.pool import Database
 from payment_service.adapters.postgres.queries import QUERIES
 from payment_service.adapters.postgres.statement import request_place
 from payment_service.adapters.postgres.webhooks import body_place
@@ -258,12 +258,7 @@ class RowsImport:
 
     async def _fetch(self, name: str, parameters: Sequence[Any]) -> list[Any]:
         """Each may be repeated: what is there is left as it is."""
-        for _ in range(TRIES_MAX):
-            try:
-                return await self.database.fetch(QUERIES[name], parameters)
-            except (ConnectionLost, TryAgain):
-                continue
-        raise Unavailable("the database is away")
+        return await self.database.fetch_again(QUERIES[name], parameters, tries=TRIES_MAX)
 
 
 def _first_step(event: PaymentImported) -> Step:

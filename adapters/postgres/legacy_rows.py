@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from payment_service.adapters.postgres.pool import ConnectionLost, Database, TryAgain
+from payment_service.adapters.postgres.pool import Database
 from payment_service.adapters.postgres.queries import QUERIES
-from payment_service.core.errors import Refused, Unavailable
+from payment_service.core.errors import Refused
 from payment_service.core.importing import Part
 from payment_service.core.legacy import LegacyCall, LegacyPayment, LegacyRefund
 
@@ -66,9 +66,5 @@ class LegacyRows:
 
     async def _fetch(self, name: str, parameters: Sequence[Any]) -> list[Any]:
         text = QUERIES[name].replace("{schema}", f'"{self._schema}"')
-        for _ in range(TRIES_MAX):
-            try:
-                return await self._database.fetch(text, parameters)
-            except (ConnectionLost, TryAgain):
-                continue
-        raise Unavailable("the database of the old service is away")
+        away = "the database of the old service is away"
+        return await self._database.fetch_again(text, parameters, tries=TRIES_MAX, away=away)

@@ -275,12 +275,7 @@ class PostgresPaymentStore:
 
     async def _read_query(self, query: str, parameters: Sequence[Any], *, hot: bool = False) -> list[Any]:
         """A read may simply be repeated when its connection breaks."""
-        for _ in range(READ_TRIES_MAX):
-            try:
-                return await self._database.fetch(query, parameters, hot=hot)
-            except (ConnectionLost, TryAgain):
-                continue
-        raise Unavailable("the database is away")
+        return await self._database.fetch_again(query, parameters, tries=READ_TRIES_MAX, hot=hot)
 
 
 def _fail_alone(write: _Write, error: TryAgain | StatementRefused) -> None:

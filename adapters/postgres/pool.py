@@ -134,6 +134,21 @@ class Database:
             # next one who waits, and a cancellation of ours must not be mistaken for one of the statement.
             pool.release(connection)
 
+    async def fetch_again(
+        self, query: str, parameters: Sequence[Any] = (), timeout_s: float = STATEMENT_S, *, tries: int,
+        hot: bool = False, away: str = "the database is away",
+    ) -> list[Any]:  # fmt: skip
+        """`fetch` for a statement that may simply be repeated when its connection breaks, at most `tries` times.
+
+        Raises: Unavailable (with the text `away` when no try had an answer), StatementRefused.
+        """
+        for _ in range(tries):
+            try:
+                return await self.fetch(query, parameters, timeout_s, hot=hot)
+            except (ConnectionLost, TryAgain):
+                continue
+        raise Unavailable(away)
+
     def _prepared_text(self, connection: aiopg.Connection, query: str, count: int) -> str:
         """What executes `query`, prepared at its first use on this connection, in the same message: a statement that
         is lost was sent as a whole or not at all. The name is kept also when that first use fails on its values: the

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from payment_service.adapters.postgres import arrays
-from payment_service.adapters.postgres.pool import ConnectionLost, Database, TryAgain
+from payment_service.adapters.postgres.pool import Database
 from payment_service.adapters.postgres.queries import QUERIES
 from payment_service.codecs.history import published_steps
 from payment_service.codecs.published import encode_published
@@ -117,9 +117,4 @@ class Republishing:
 
     async def _fetch(self, name: str, parameters: Sequence[Any]) -> list[Any]:
         """Each may be repeated: what was put into the outbox is there, or was sent."""
-        for _ in range(TRIES_MAX):
-            try:
-                return await self._database.fetch(QUERIES[name], parameters)
-            except (ConnectionLost, TryAgain):
-                continue
-        raise Unavailable("the database is away")
+        return await self._database.fetch_again(QUERIES[name], parameters, tries=TRIES_MAX)

@@ -13,11 +13,11 @@ from typing import Any
 from payment_service.adapters.dead_letters import sealing_place
 from payment_service.adapters.postgres import payment_methods, statement
 from payment_service.adapters.postgres.idempotency import answer_place
-from payment_service.adapters.postgres.pool import ConnectionLost, Database, TryAgain
+from payment_service.adapters.postgres.pool import Database
 from payment_service.adapters.postgres.queries import QUERIES
 from payment_service.adapters.postgres.webhooks import body_place
 from payment_service.adapters.sealing import STAMP_BYTES, AesGcmCipher
-from payment_service.core.errors import Malformed, Unavailable
+from payment_service.core.errors import Malformed
 from payment_service.core.key_rotation import Resealed, SealedRecords
 
 BLOCKS_PAGE = 1024
@@ -130,12 +130,7 @@ class Resealing:
         return done, len(part) - done - len(unreadable), tuple(unreadable)
 
     async def _fetch(self, query: str, parameters: Sequence[Any]) -> list[Any]:
-        for _ in range(TRIES_MAX):
-            try:
-                return await self._database.fetch(query, parameters)
-            except (ConnectionLost, TryAgain):
-                continue
-        raise Unavailable("the database is away")
+        return await self._database.fetch_again(query, parameters, tries=TRIES_MAX)
 
 
 def _parts(found: Sequence[_Found]) -> Iterator[list[_Found]]:

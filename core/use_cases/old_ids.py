@@ -3,7 +3,7 @@
 Room: core/use_cases. Awaits on ports only. Our own ids pass through without a look.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,8 @@ class WithOldIds:
     requests: PaymentRequests
     old_ids: OldIds
 
-    async def create(self, caller: Caller, **fields: Any) -> Answered:
-        return await self.requests.create(caller, **fields)
+    def create(self, caller: Caller, **fields: Any) -> Coroutine[Any, Any, Answered]:
+        return self.requests.create(caller, **fields)
 
     async def process(self, caller: Caller, payment_id: str, **fields: Any) -> Answered:
         return await self.requests.process(caller, await self._own(caller, payment_id), **fields)
@@ -51,8 +51,8 @@ class WithOldIds:
         _check(caller, old)
         return Answered(old.history)
 
-    async def by_order(self, caller: Caller, order_id: str) -> Answered:
-        return await self.requests.by_order(caller, order_id)
+    def by_order(self, caller: Caller, order_id: str) -> Coroutine[Any, Any, Answered]:
+        return self.requests.by_order(caller, order_id)
 
     async def timeline(self, caller: Caller, payment_id: str) -> Sequence[StoredEvent]:
         old = await self._old(payment_id)
@@ -61,8 +61,8 @@ class WithOldIds:
         _check(caller, old)
         return [StoredEvent(1, None, old.event.at_ms, type(old.event).__name__, old.event)]
 
-    async def find(self, caller: Caller, query: PaymentFilter) -> PaymentPage:
-        return await self.requests.find(caller, query)
+    def find(self, caller: Caller, query: PaymentFilter) -> Coroutine[Any, Any, PaymentPage]:
+        return self.requests.find(caller, query)
 
     async def _own(self, caller: Caller, payment_id: str) -> str:
         old = await self._old(payment_id)
