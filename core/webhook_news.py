@@ -226,13 +226,15 @@ def _kind_here(attempts: list[Attempt], kind: Kind) -> Kind:
 
 
 def _which(attempts: list[Attempt], news: AttemptNews) -> Attempt:
-    """An object moves money once: a yes is for the attempt that waits for it, whatever number the object carries."""
+    """A yes is for the attempt that waits for it, whatever number the object carries. Where none waits it is heard
+    again: of the one that it names, since a hold may be captured part by part."""
     waiting = [attempt for attempt in attempts if attempt.state in UNSETTLED]
     numbered = [attempt for attempt in attempts if attempt.number == news.number]
+    same = [attempt for attempt in attempts if attempt.provider_id and attempt.provider_id == news.answer.provider_id]
     if news.answer.verdict is Verdict.APPROVED:
         approved = [attempt for attempt in attempts if attempt.state is AttemptState.APPROVED]
-        return (waiting or approved or numbered or attempts)[-1]
-    same = [attempt for attempt in attempts if attempt.provider_id and attempt.provider_id == news.answer.provider_id]
+        heard = [attempt for attempt in same if attempt.state is AttemptState.APPROVED]
+        return (waiting or heard or approved or numbered or attempts)[-1]
     return (numbered or same or waiting or attempts)[-1]
 
 

@@ -157,6 +157,19 @@ def test_a_hold_that_was_captured_in_the_dashboard_is_captured_here() -> None:
     assert status_of(become(OPEN, step(OPEN, AttemptNews(Kind.CAPTURE, YES)))) is Status.SUCCEEDED
 
 
+def test_a_part_that_is_told_again_after_the_next_one_is_no_contradiction() -> None:
+    """The webhook of the first part asks the provider, which shows both by then."""
+    first, second = (
+        AttemptNews(Kind.CAPTURE, replace(YES, provider_id=name, amount_minor=amount))
+        for name, amount in (("cap_1", 3000), ("cap_2", 4000))
+    )
+    payment = become(HELD, step(HELD, first, ASKED))
+    payment = become(payment, step(payment, second, ASKED))
+    for news in (first, second):
+        again = become(payment, step(payment, news, ASKED))
+        assert (again.captured, again.review) == (7000, ())
+
+
 def test_a_capture_of_ours_that_waits_takes_the_news_and_one_that_is_done_does_not_count_it_twice() -> None:
     waits = after(c.StartCapture("pay_1", "", NOW, "user:u"), payment=HELD)
     news = AttemptNews(Kind.CAPTURE, replace(YES, provider_id="cap_1"))
