@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import structlog
 import uvloop
@@ -260,39 +260,44 @@ def _started(services: Services, more: Mapping[str, _Part | None]) -> set[asynci
     return running | {asyncio.create_task(watch_loop(services.metrics), name="loop")}
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings) -> NoReturn:
     """The worker as a process: on uvloop. Once it drains it ends, whatever hangs."""
-    return _on_uvloop(run_worker(settings, on_drain=lambda: faulthandler.dump_traceback_later(END_S, exit=True)))
+    _on_uvloop(run_worker(settings, on_drain=lambda: faulthandler.dump_traceback_later(END_S, exit=True)))
 
 
-def _on_uvloop(work: Coroutine[Any, Any, int]) -> int:
+def _on_uvloop(work: Coroutine[Any, Any, int]) -> NoReturn:
     """As policy, not for this loop alone: Faust's consumer makes one more, in its own thread."""
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    return asyncio.run(_to_the_end(work))
+    asyncio.run(_to_the_end(work))
 
 
-async def _to_the_end(work: Coroutine[Any, Any, int]) -> int:
-    """asyncio waits for every task, and Python for every thread. All of ours has ended with `work`; what Faust has left
-    may never end (seen: its consumer, while the broker is away), so then the process ends without it."""
+async def _to_the_end(work: Coroutine[Any, Any, int]) -> NoReturn:
+    """Whatever is ours has ended with `work`, or is waited for. What Faust has left may never end (seen: its consumer,
+    while the broker is away): the process ends without it. It ends here in any case, since taking the interpreter down
+    under the threads of libraries is a SIGSEGV now and then (seen), which a supervisor takes for a crash."""
     code = await work
     left = asyncio.all_tasks() - {asyncio.current_task()}
     for task in left:
         task.cancel()
     if left:
         await asyncio.wait(left, timeout=CLOSE_S)
+    await asyncio.get_running_loop().shutdown_default_executor()
     names = [task.get_name() for task in left if not task.done()]
-    names += [thread.name for thread in threading.enumerate() if isinstance(thread, WorkerThread)]
+    for thread in set(threading.enumerate()) - {threading.current_thread()}:
+        if isinstance(thread, WorkerThread):
+            names.append(thread.name)
+        elif not thread.daemon:
+            thread.join()
     if names:
         _log.warning("the process ends without what Faust has left", left=names[:LEFT_SHOWN_MAX])
-        logging.shutdown()
-        sys.stdout.flush()
-        os._exit(code)
-    return code
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)
 
 
-def run_dev(settings: Settings) -> int:
+def run_dev(settings: Settings) -> NoReturn:
     """Everything on this machine: embedded broker and PostgreSQL where none is named, migrations, the worker."""
-    return _on_uvloop(_dev(settings))
+    _on_uvloop(_dev(settings))
 
 
 async def _dev(settings: Settings) -> int:

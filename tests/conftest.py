@@ -1,10 +1,12 @@
 """One fixture per outside system: started once a session, with a fresh database for each test that asks."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 from servers import kafka_for_tests, postgres_for_tests
 from servers.postgres import at_database, database_on, execute, migrate
@@ -12,6 +14,7 @@ from servers.redis import RedisServer, redis_for_tests
 from servers.waiting import wait_until
 
 from payment_service.adapters.embedded_broker import EmbeddedBroker
+from payment_service.adapters.logging import ACCESS_LOGGER, LOUD
 
 # How fast examples are made says something about the machine, not about us: on a fresh one the first text alone makes
 # Hypothesis write its tables of characters.
@@ -19,6 +22,23 @@ settings.register_profile("here", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("here")
 
 TEMPLATE = f"payment_template_{os.getpid()}"
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """A test that runs a command, or the service's own logging, leaves both libraries as they were. No logger is kept
+    meanwhile: each would log for ever as it was first used."""
+    loggers = [logging.getLogger(name) for name in ("", ACCESS_LOGGER, *LOUD)]
+    kept = [(it, it.handlers[:], it.level, it.propagate) for it in loggers]
+    raises, configure = logging.raiseExceptions, structlog.configure
+    structlog.configure = lambda **given: configure(**given | {"cache_logger_on_first_use": False})
+    yield
+    structlog.configure = configure
+    structlog.reset_defaults()
+    for logger, handlers, level, propagate in kept:
+        logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)
+    logging.raiseExceptions = raises
 
 
 @pytest.fixture(scope="session")

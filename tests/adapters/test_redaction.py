@@ -2,7 +2,6 @@
 
 import io
 import logging
-from collections.abc import Iterator
 
 import pytest
 from rigs.log_lines import logged
@@ -28,9 +27,8 @@ KEPT_OUT = [
 
 
 @pytest.fixture
-def lines() -> Iterator[io.StringIO]:
-    with logged() as written:
-        yield written
+def lines() -> io.StringIO:
+    return logged()
 
 
 @pytest.mark.parametrize("secret", SECRETS)

@@ -86,4 +86,4 @@ async def test_sigterm_while_it_polls_ends_in_time(oci: OciEmulator, shop: Insta
     worker = await shop.started()
     await until(lambda: sum(it.endswith("/messages") for it in oci.calls) >= 4, "all pollers wait for messages", WAIT_S)
     code, took_s = await worker.stop()
-    assert code == 0 and took_s < 30
+    assert code == 0 and took_s < 30, worker.log

@@ -69,6 +69,7 @@ class Worker:
             "PATH": os.environ.get("PATH", os.defpath),
             "DATA_DIR": str(self.data),
             "PORT": str(self._port),
+            "PYTHONFAULTHANDLER": "1",
             **env,
         }
         self._process: subprocess.Popen[bytes] | None = None

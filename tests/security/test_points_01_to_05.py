@@ -6,7 +6,6 @@ PCI DSS 4.0.1 (P), OWASP API Security 2023 (A), ASVS 5.0 (V).
 import io
 import json
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -32,9 +31,8 @@ def path_of(call: Any, method_path: str = "/api/v1/payment-methods/pmt_0") -> st
 
 
 @pytest.fixture
-def log_lines() -> Iterator[io.StringIO]:
-    with logged("DEBUG") as written:
-        yield written
+def log_lines() -> io.StringIO:
+    return logged("DEBUG")
 
 
 @pytest.mark.parametrize("call", WITH_BODY, ids=lambda call: call.path)

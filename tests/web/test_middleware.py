@@ -16,7 +16,6 @@ from rigs.web_site import SERVICE_TOKEN, RecordedRequests, bearer, services_with
 from payment_service.core.errors import Malformed, OutcomeUnknown, PaymentError, Refused, Unavailable, invalid_field
 from payment_service.web import middleware
 from payment_service.web.middleware import MIDDLEWARE
-from payment_service.web.middleware import errors as errors_module
 from payment_service.web.middleware.access_log import AccessLog
 from payment_service.web.middleware.auth import Auth
 from payment_service.web.middleware.body_limit import BodyLimit
@@ -243,10 +242,8 @@ async def test_fields_are_named() -> None:
 
 
 async def test_a_bug_tells_the_log_everything_and_the_caller_nothing(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    # The module's own may have been bound for good by whatever configured the service's logging before.
-    monkeypatch.setattr(errors_module, "_log", structlog.get_logger())
     structlog.configure(
         processors=[structlog.processors.format_exc_info, structlog.stdlib.render_to_log_kwargs],
         logger_factory=structlog.stdlib.LoggerFactory(),

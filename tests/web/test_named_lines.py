@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,9 +17,8 @@ TRACEPARENT = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
 
 
 @pytest.fixture
-def lines() -> Iterator[io.StringIO]:
-    with logged(add_ids=add_trace_ids) as written:
-        yield written
+def lines() -> io.StringIO:
+    return logged(add_ids=add_trace_ids)
 
 
 def said(lines: io.StringIO, event: str) -> list[dict[str, Any]]:
