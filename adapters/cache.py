@@ -166,29 +166,31 @@ class RedisCache:
             self._telling = serve_all(self._tell_all(), self._stopped_telling)
 
     def _stopped_telling(self, task: "asyncio.Task[None]") -> None:
-        self._telling = None
         if not task.cancelled() and task.exception() is not None:
             _log.error("the cache's writer ended", exc_info=task.exception())
 
     async def _tell_all(self) -> None:
         """As long as something waits. What fails waits for the end of the pause, and no longer than it matters."""
-        while self._untold:
-            pause_s = self._paused_until_s - self._clock.monotonic_s()
-            if pause_s > 0:
-                await asyncio.sleep(pause_s)
-            batch = {key: self._untold.pop(key) for key in list(self._untold)[:BATCH_MAX]}
-            self._being_told = batch
-            try:
-                async with asyncio.timeout(TIMEOUT_S):
-                    await self._set_newer(
-                        keys=[self._prefix + payment_id for payment_id in batch],
-                        args=[TTL_MS, *(part for one in batch.values() for part in (one.version, one.sealed))],
-                    )
-            except Exception as error:  # whatever it is, payments go on without it
-                self._failed(error)
-                self._put_back(batch)
-            finally:
-                self._being_told = {}
+        try:
+            while self._untold:
+                pause_s = self._paused_until_s - self._clock.monotonic_s()
+                if pause_s > 0:
+                    await asyncio.sleep(pause_s)
+                batch = {key: self._untold.pop(key) for key in list(self._untold)[:BATCH_MAX]}
+                self._being_told = batch
+                try:
+                    async with asyncio.timeout(TIMEOUT_S):
+                        await self._set_newer(
+                            keys=[self._prefix + payment_id for payment_id in batch],
+                            args=[TTL_MS, *(part for one in batch.values() for part in (one.version, one.sealed))],
+                        )
+                except Exception as error:  # whatever it is, payments go on without it
+                    self._failed(error)
+                    self._put_back(batch)
+                finally:
+                    self._being_told = {}
+        finally:
+            self._telling = None  # now, not in the done callback: what is told in between would wait for ever
 
     def _put_back(self, batch: dict[str, _Untold]) -> None:
         """Marks alone, before what came meanwhile: entries are made again by whoever reads."""

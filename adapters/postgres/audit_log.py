@@ -135,25 +135,27 @@ class PostgresAuditLog:
         return self._writing
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._writing = None
         if not task.cancelled() and task.exception() is not None:
             _log.error("the audit log failed: its entries wait", exc_info=task.exception())
 
     async def _write(self) -> None:
         """Lives as long as something waits."""
-        while self._waiting:
-            if len(self._waiting) < BATCH_MAX:
-                await self._linger()
-            taken = min(len(self._waiting), BATCH_MAX)
-            lost = self._lost
-            documents = [self._own(OPENED, {"at": rfc3339(self._waiting[0].at_ms)})] if self.count == 0 else []
-            documents += _encoded([self._waiting[position] for position in range(taken)])
-            if lost:
-                documents.append(self._own(LOST, {"times": lost}))
-            await self._store(documents)
-            for _ in range(taken):
-                self._waiting.popleft()
-            self._lost -= lost
+        try:
+            while self._waiting:
+                if len(self._waiting) < BATCH_MAX:
+                    await self._linger()
+                taken = min(len(self._waiting), BATCH_MAX)
+                lost = self._lost
+                documents = [self._own(OPENED, {"at": rfc3339(self._waiting[0].at_ms)})] if self.count == 0 else []
+                documents += _encoded([self._waiting[position] for position in range(taken)])
+                if lost:
+                    documents.append(self._own(LOST, {"times": lost}))
+                await self._store(documents)
+                for _ in range(taken):
+                    self._waiting.popleft()
+                self._lost -= lost
+        finally:
+            self._writing = None  # now, not in the done callback: what is added in between would wait for the next
 
     async def _linger(self) -> None:
         try:

@@ -1,5 +1,6 @@
 """The audit log on a real PostgreSQL: written beside the requests, never changed, and checked."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -98,6 +99,28 @@ async def test_it_is_written_by_itself_and_in_batches(database_url: str, databas
     assert len(stored(database_url)) == log.count
     assert await verified(database) == []
     await log.close()
+
+
+async def test_what_comes_while_the_writer_ends_does_not_wait_for_the_next(
+    database_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, fetch = log_on(database), database.fetch
+
+    async def fetch_and_hear_of_more(*given: Any, **named: Any) -> Any:
+        answered = await fetch(*given, **named)
+        if log.count == 0:  # before anybody can be told that the task has ended
+            asyncio.get_running_loop().call_soon(log.record, entry(2))
+        return answered
+
+    monkeypatch.setattr(database, "fetch", fetch_and_hear_of_more)
+    log.record(entry(1))
+
+    async def both_there() -> bool:
+        return log.count == 3
+
+    await eventually(both_there)
+    await log.close()
+    assert await verified(database) == []
 
 
 async def test_text_that_cannot_be_stored_is_replaced(database_url: str, database: Database) -> None:

@@ -59,7 +59,7 @@ class Side:
         return {name[2]: n for name, n in self.metrics.counts.items() if name[:2] == ("cache_operations_total", "get")}
 
     async def quiet(self) -> None:
-        await until(lambda: not self.cache._untold and not self.cache._being_told, "Redis has heard everything", 90.0)
+        await until(lambda: not self.cache._untold and not self.cache._being_told, "Redis has heard everything")
 
 
 @asynccontextmanager
@@ -125,6 +125,23 @@ async def test_whoever_changed_it_reads_the_change_and_so_does_everybody_else(
         assert await side.read() == after
         assert status_of(after) == "SUCCEEDED"
         assert side.outcomes()["hit"] >= 1
+
+
+async def test_a_mark_set_while_the_last_ones_are_told_is_told_too(
+    side: Side, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell, late = side.cache._set_newer, [payment_id_of("o2")]
+
+    async def tell_and_hear_of_more(**given: Any) -> None:
+        await tell(**given)
+        if late:  # before anybody can be told that the task has ended
+            asyncio.get_running_loop().call_soon(side.cache.changed, late.pop(), 2)
+
+    monkeypatch.setattr(side.cache, "_set_newer", tell_and_hear_of_more)
+    side.cache.changed(ID, 2)
+    await until(lambda: not late, "the first is told")
+    await side.quiet()
+    assert await redis.dbsize() == 2
 
 
 async def test_what_is_under_way_is_never_kept(side: Side, redis: Any) -> None:
