@@ -16,6 +16,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	if command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
 	then echo $$p; break; fi; done)
 PYTEST := $(BIN)/pytest
+# Where it is set, every process of the tests compiles all of it anew.
+unexport PYTHONDONTWRITEBYTECODE
 WATCH := $(BIN)/watchfiles --ignore-paths .data,.venv,.typecheck,dist,build
 
 .PHONY: help install run dev demo migrate test test-watch test-kafka test-console test-providers test-live test-api audit crash crash-random coverage check lint format types api-docs bench bench-charges build clean \

@@ -24,7 +24,7 @@ PLANTS = ("forgetful_provider", "effect_before_intent", "told_before_commit", "a
 POLL_S = 0.02
 """In place of the second that runner and publisher wait between two looks."""
 TOO_EARLY_S = 0.05
-SENT_LATE_S = 1.0
+SENT_LATE_S = 3.0
 """By the planted bug that acks first: longer than it takes to delete a row on a busy machine, or nothing is lost."""
 STOOD_S = 30.0
 """How long it seems to have been for a worker that stood still: longer than every lease."""
