@@ -137,6 +137,7 @@ def test_it_says_until_when(kafka_broker: str, site: Site, run: Run) -> None:
         pytest.skip("the embedded broker tells no retention")
     asyncio.run(_make(site, WEBHOOKS, {"retention.ms": "172800000", "segment.ms": "86400000"}))
     asyncio.run(_make(site, DEAD_LETTERS, {"retention.ms": "432000000", "segment.ms": "432000000"}))
+    asyncio.run(_make(site, AUDIT_ANCHORS, {"retention.ms": "-1"}))
     asyncio.run(_tell(site))
     rotated = json.loads(run("keys", "rotate", "--dry-run", "--json").stdout)
     by_topic = {it["topic"].removeprefix(site.prefix): it for it in rotated["topics"] if it["key"]}

@@ -43,7 +43,8 @@ async def end(worker: "subprocess.Popen[bytes]", within_s: float = 15.0) -> None
 async def test_kill_9_with_a_thousand_in_flight_loses_nothing(bench: Bench, by_batches: bool) -> None:
     await make_topic(bench.broker, bench.topic)
     sent = await bench.produce(12_000)
-    first = bench.worker(by_batches=by_batches)
+    # So slow that the window is full however slow the machine is.
+    first = bench.worker(by_batches=by_batches, delay_s=1.5)
     await bench.until(lambda: len(bench.done()) > 3_000 and bench.in_flight_of(first.pid) > 1_200, "3,000 done")
     kill(first)
     assert bench.in_flight_of(first.pid) > 1_000
