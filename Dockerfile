@@ -6,7 +6,7 @@ RUN python -m venv /opt/payment-service
 # Dependencies first, from pyproject.toml alone: they change less often than the code.
 COPY pyproject.toml ./
 RUN /opt/payment-service/bin/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-    print("\n".join(p["dependencies"] + p["optional-dependencies"]["redis"] + p["optional-dependencies"]["oci"]))' \
+    print("\n".join([*p["dependencies"], *(n for e in ("redis", "oci", "tracing") for n in p["optional-dependencies"][e])]))' \
     > requirements.txt \
     && /opt/payment-service/bin/pip install --no-cache-dir --only-binary faust-streaming -r requirements.txt
 COPY . ./
@@ -22,7 +22,8 @@ ENV PATH=/opt/payment-service/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     ENVIRONMENT=production \
     DATA_DIR=/data
-USER payment
+# By its number: Kubernetes cannot see that a name is not root.
+USER 10001:10001
 WORKDIR /data
 VOLUME /data
 EXPOSE 3005

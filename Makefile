@@ -20,7 +20,7 @@ PYTEST := $(BIN)/pytest
 unexport PYTHONDONTWRITEBYTECODE
 WATCH := $(BIN)/watchfiles --ignore-paths .data,.venv,.typecheck,dist,build
 
-.PHONY: help install run dev demo migrate test test-watch test-kafka test-console test-providers test-live test-api audit crash crash-random coverage check lint format types api-docs bench bench-charges build clean \
+.PHONY: help install run dev demo migrate test test-watch test-kafka test-console test-providers test-live test-api audit crash crash-random coverage check check-deploy lint format types api-docs bench bench-charges build clean \
 	docker-up docker-down kafka-tools
 
 help: ## list the targets
@@ -98,6 +98,14 @@ coverage: $(STAMP) ## the tests, with the lines and branches they miss
 check: lint types ## style, types, house rules, dependencies: all that needs no running
 	$(PYTEST) -q tests/test_tidy.py
 	$(BIN)/python -m pip check
+
+# Root on Debian gets promtool; helm is built with Go once, which takes some minutes.
+check-deploy: $(STAMP) ## chart, Dockerfile, compose file, alert rules, Terraform, each by its own tool; says what could not be run
+	@if ! command -v promtool >/dev/null 2>&1 && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -qq --no-install-recommends prometheus >/dev/null; fi
+	cd tests && ../$(BIN)/python -m deploy.checks $(ARGS)
+	$(PYTEST) -q tests/deploy/test_chart.py tests/deploy/test_image.py tests/deploy/test_docs.py
 
 lint: $(STAMP) ## style
 	$(BIN)/ruff format --check .

@@ -10,7 +10,7 @@ import os
 import random
 import secrets
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +22,14 @@ from payment_service.adapters.beside import with_broker
 from payment_service.adapters.clock import SystemClock
 from payment_service.adapters.configured_providers import guarded_providers, method_keepers, webhook_readers
 from payment_service.adapters.dead_letters import DeadLetterBox
-from payment_service.adapters.guarded import GuardedProvider
+from payment_service.adapters.guarded import Asked, GuardedProvider
 from payment_service.adapters.jwks import JwksKeys
 from payment_service.adapters.kafka_topics import WEBHOOKS
 from payment_service.adapters.measuring import Measuring
 from payment_service.adapters.metrics import PrometheusMetrics
 from payment_service.adapters.orders_api import OrdersApi
 from payment_service.adapters.outbound import Outbound
+from payment_service.adapters.payment_facts import PaymentFacts
 from payment_service.adapters.postgres.audit_log import PostgresAuditLog
 from payment_service.adapters.postgres.call_queue import PostgresCallQueue
 from payment_service.adapters.postgres.idempotency import PostgresKeys
@@ -39,6 +40,7 @@ from payment_service.adapters.postgres.payment_store import PostgresPaymentStore
 from payment_service.adapters.postgres.pool import Database
 from payment_service.adapters.postgres.published import PostgresPublished
 from payment_service.adapters.postgres.webhooks import PostgresWebhooks
+from payment_service.adapters.provider_stats import ProviderStats
 from payment_service.adapters.providers.registration import UNANSWERED
 from payment_service.adapters.publisher import OutboxPublisher
 from payment_service.adapters.sealing import AesGcmCipher
@@ -49,13 +51,15 @@ from payment_service.agents.delivery import Delivery, DeliveryLimits, Record
 from payment_service.agents.faust_app import PaymentApp, stream_app
 from payment_service.agents.order_events import OrderEvents
 from payment_service.agents.payment_events import PaymentEvents
+from payment_service.agents.payment_facts import FactEvents
+from payment_service.agents.provider_stats import StatsEvents
 from payment_service.agents.records import BatchHandler, StreamHandler
 from payment_service.agents.traced import TracedBatches, TracedHandler
 from payment_service.agents.webhook_events import WebhookEvents
 from payment_service.codecs.order_events import OrderRules
 from payment_service.core.audit import AuditEntry
 from payment_service.core.errors import Unavailable
-from payment_service.core.ports import AuditLog, Clock, Provider
+from payment_service.core.ports import Answer, AuditLog, Clock, Provider
 from payment_service.core.use_cases.check_order import CheckOrder
 from payment_service.core.use_cases.choose_method import ChooseMethod
 from payment_service.core.use_cases.execute import Execute
@@ -80,6 +84,10 @@ from payment_service.services import (
 )
 from payment_service.tables.payments import TOPICS as PUBLISHED_TOPICS
 from payment_service.tables.payments import PaymentsTable
+from payment_service.tables.provider_health import TOPICS as HEALTH_TOPICS
+from payment_service.tables.provider_health import ProviderHealthTable
+from payment_service.tables.reconciliation import TOPICS as RECONCILIATION_TOPICS
+from payment_service.tables.reconciliation import ReconciliationTable
 from payment_service.tables.refill import Refill
 
 __all__ = ["Services", "Settings", "build_services", "create_app"]
@@ -104,8 +112,7 @@ _log = structlog.get_logger(__name__)
 @contextlib.asynccontextmanager
 async def build_services(settings: Settings) -> AsyncIterator[Services]:
     """The services, opened lazily: nothing here waits for a database or a broker."""
-    clock, metrics = SystemClock(), PrometheusMetrics()
-    cipher = cipher_of(settings)
+    clock, metrics, cipher = SystemClock(), PrometheusMetrics(), cipher_of(settings)
     database = Database(settings.database_dsn)
     kafka = kafka_client(settings)
     outbox = OutboxConnection(settings.database_dsn, settings.outbox_shards)
@@ -139,7 +146,10 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
     desk = PaymentDesk(execute, effects, store, providers, clock, rules, check_order, choose, reads)
     dead_letters = DeadLetterBox(publisher, database, None if settings.dead_letters_plain else cipher)
     publisher.dead_letters = dead_letters
-    _measured(metrics, database, store, dead_letters, execute, providers)
+    measuring = _measured(metrics, database, store, dead_letters, execute, providers)
+    stats = ProviderStats(publisher, cipher, clock, metrics, worker_id)
+    facts = PaymentFacts(publisher, store, PostgresPublished(database), outbox, cipher, clock, metrics)
+    _told_on(stats, facts, measuring, providers.values())
     keys = PostgresKeys(database, cipher)
     webhook_store = PostgresWebhooks(database, cipher)
     readers = webhook_readers(settings, clock, outbound.session, providers)
@@ -153,8 +163,8 @@ async def build_services(settings: Settings) -> AsyncIterator[Services]:
         yield Services(
             settings, clock, metrics, cipher, database, store, execute, effects, publisher, dead_letters, desk,
             kafka, providers, audit, anchors, webhook_store, webhook_inbox, webhook_sweep,
-            MethodSweep(methods, settings.action_ttl_s * 1000),
-            keys, JwksKeys(settings.jwt_jwks_url, outbound.session, clock) if settings.jwt_jwks_url else None,
+            MethodSweep(methods, settings.action_ttl_s * 1000), keys, stats, facts,
+            JwksKeys(settings.jwt_jwks_url, outbound.session, clock) if settings.jwt_jwks_url else None,
             tell_orders, cache, counts_of(settings, clock, metrics), tracing,
         )  # fmt: skip
     finally:
@@ -193,13 +203,27 @@ def _traced(
 def _measured(
     metrics: PrometheusMetrics, database: Database, store: PostgresPaymentStore, dead_letters: DeadLetterBox,
     execute: Execute, providers: Mapping[str, Provider],
-) -> None:  # fmt: skip
+) -> Measuring:  # fmt: skip
     measuring = Measuring(metrics)
     database.on_statement = measuring.statement
     store.on_batch, store.on_steps = measuring.batch, measuring.steps
     dead_letters.on_kept = measuring.dead_letter
     measuring.providers(providers.values())
     metrics.watch("commands_busy", lambda: execute.busy)
+    return measuring
+
+
+def _told_on(stats: ProviderStats, facts: PaymentFacts, measuring: Measuring, providers: Iterable[Provider]) -> None:
+    """What the tables of providers' health and of reconciliation are fed from, as it passes."""
+
+    def answered(operation: str, call: Asked, answer: Answer, seconds: float) -> None:
+        stats.answered(operation, call, answer, seconds)
+        facts.answered(operation, call, answer, seconds)
+
+    measuring.on_outcome = stats.became
+    for provider in providers:
+        assert isinstance(provider, GuardedProvider), "of this composition"
+        provider.on_answer = answered
 
 
 async def _finish(
@@ -294,7 +318,7 @@ def create_app(services: Services) -> PaymentApp:
     rules = OrderRules(default_provider(settings), settings.auto_process_orders, settings.cancel_refunds_succeeded)
     letters = _Letters(services.dead_letters, services.audit, services.clock)
     charges = OrderCharges(services.execute, services.store, services.method_sweep.methods)
-    order_events = OrderEvents(services.execute, rules, services.clock.now_ms, charges)
+    order_events = OrderEvents(services.execute, rules, services.clock.now_ms, charges, services.facts.ordered)
     services.orders = Delivery(
         app, settings.order_topics, _followed(services, order_events),
         dead_letters=letters, limits=DeliveryLimits.of(settings.stream_in_flight_max), metrics=services.metrics,
@@ -303,7 +327,7 @@ def create_app(services: Services) -> PaymentApp:
     services.table = PaymentsTable(
         app, cipher=services.cipher, now_ms=services.clock.now_ms, ttl_s=settings.table_ttl_h * 3600
     )
-    Refill(
+    refill = Refill(
         app, services.table, PostgresPublished(services.database), now_ms=services.clock.now_ms,
         ttl_s=settings.table_ttl_h * 3600,
     )  # fmt: skip
@@ -316,7 +340,22 @@ def create_app(services: Services) -> PaymentApp:
     if services.tracing is not None:
         payment_events = TracedBatches(payment_events, services.tracing.event)
     BatchDelivery(app, PUBLISHED_TOPICS, payment_events, dead_letters=letters, metrics=services.metrics).attach()
+    _compare(app, services, services.table, refill, letters)
     return app
+
+
+def _compare(app: PaymentApp, services: Services, payments: PaymentsTable, refill: Refill, letters: "_Letters") -> None:
+    """The tables that are about how it goes, and what feeds them."""
+    cipher, now_ms, metrics = services.cipher, services.clock.now_ms, services.metrics
+    ttl_s = services.settings.table_ttl_h * 3600
+    accounts = ReconciliationTable(app, payments, refill.is_whole, cipher=cipher, now_ms=now_ms, ttl_s=ttl_s)
+    services.facts.accounts = accounts
+    health = ProviderHealthTable(app, cipher=cipher, now_ms=now_ms)
+    for topics, handler in (
+        (RECONCILIATION_TOPICS, FactEvents(accounts, cipher)),
+        (HEALTH_TOPICS, StatsEvents(health, cipher)),
+    ):
+        BatchDelivery(app, topics, handler, dead_letters=letters, metrics=metrics).attach()
 
 
 def _followed(services: Services, handler: StreamHandler) -> StreamHandler:

@@ -51,6 +51,7 @@ from payment_service.core.use_cases.execute import Execute
 from payment_service.services import (
     APP_NAME,
     EMBEDDED_SILENCE_S,
+    TABLES,
     cache_of,
     cipher_of,
     kafka_client,
@@ -58,13 +59,10 @@ from payment_service.services import (
     topics_of,
     trace_ids,
 )
-from payment_service.tables.payments import NAME as PAYMENTS_TABLE
 from payment_service.tables.payments import OPEN_TTL_FACTOR, place_of
 from payment_service.web.tokens import issue_token
 
 __all__ = ["Settings", "kafka_client", "partitions_of", "with_broker", "with_database"]
-
-TABLES = (PAYMENTS_TABLE,)
 
 
 def make_token(settings: Settings, user_id: str, roles: Sequence[str], ttl_s: int) -> str:

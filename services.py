@@ -18,25 +18,30 @@ from payment_service.adapters.clock import SystemClock
 from payment_service.adapters.dead_letter_desk import StoredDeadLetters
 from payment_service.adapters.dead_letters import DeadLetterBox
 from payment_service.adapters.guarded import GuardedProvider
+from payment_service.adapters.health_reading import RecentHealth
 from payment_service.adapters.jwks import JwksKeys
 from payment_service.adapters.kafka_client import KafkaClient
 from payment_service.adapters.kafka_topics import DEAD_LETTERS, create_missing, missing_topics, needed_topics
 from payment_service.adapters.live_reading import live_reading
 from payment_service.adapters.metrics import PrometheusMetrics
+from payment_service.adapters.payment_facts import PaymentFacts
 from payment_service.adapters.postgres import migrate as migrations
 from payment_service.adapters.postgres.audit_log import PostgresAuditLog
 from payment_service.adapters.postgres.audit_verifier import AuditVerifier
+from payment_service.adapters.postgres.ended_sessions import PostgresEndedSessions
 from payment_service.adapters.postgres.idempotency import PostgresKeys
 from payment_service.adapters.postgres.legacy_ids import PostgresOldIds
 from payment_service.adapters.postgres.payment_store import PostgresPaymentStore
 from payment_service.adapters.postgres.pool import Database
 from payment_service.adapters.postgres.webhooks import PostgresWebhooks
+from payment_service.adapters.provider_stats import ProviderStats
 from payment_service.adapters.providers.mock import MockProvider
 from payment_service.adapters.publisher import OutboxPublisher
 from payment_service.adapters.sealing import AesGcmCipher
 from payment_service.adapters.settings import Settings
 from payment_service.agents.delivery import Delivery
 from payment_service.agents.faust_app import PaymentApp
+from payment_service.codecs.health import TOPIC as HEALTH_TOPIC
 from payment_service.core.errors import PaymentError
 from payment_service.core.ports import Metrics, Provider
 from payment_service.core.topic_plan import NeededTopic
@@ -51,6 +56,8 @@ from payment_service.core.use_cases.sweep_webhooks import WebhookSweep
 from payment_service.core.use_cases.tell_orders import TellOrders
 from payment_service.tables.payments import NAME as PAYMENTS_TABLE
 from payment_service.tables.payments import PaymentsTable
+from payment_service.tables.provider_health import NAME as HEALTH_TABLE
+from payment_service.tables.reconciliation import NAME as RECONCILIATION_TABLE
 from payment_service.web.console.live_windows import LiveWindows
 from payment_service.web.console.parts import Console
 from payment_service.web.rate_limits import Quota, Windows
@@ -67,6 +74,8 @@ if TYPE_CHECKING:
 
 RedisPartT = TypeVar("RedisPartT")
 APP_NAME = "payment-service"
+SHORT_TABLES = (HEALTH_TABLE, RECONCILIATION_TABLE)
+TABLES = (PAYMENTS_TABLE, *SHORT_TABLES)
 EMBEDDED_SILENCE_S = 1.0
 """The embedded broker answers latest offsets wrongly: what is read is read until it is silent."""
 
@@ -97,6 +106,8 @@ class Services:
     webhook_sweep: WebhookSweep
     method_sweep: MethodSweep
     keys: PostgresKeys
+    provider_stats: ProviderStats
+    facts: PaymentFacts
     token_keys: JwksKeys | None = None
     """Where a key set verifies users' tokens."""
     tell_orders: TellOrders | None = None
@@ -113,7 +124,10 @@ class Services:
     live: LiveWindows = field(init=False)
     """What the console's live page draws."""
 
+    ended_sessions: PostgresEndedSessions = field(init=False)
+
     def __post_init__(self) -> None:
+        self.ended_sessions = PostgresEndedSessions(self.database, self.clock)
         self.live = LiveWindows(partial(live_reading, self.metrics, self.clock.monotonic_s))
 
     async def ensure_topics(self) -> None:
@@ -186,9 +200,12 @@ class Services:
             self.kafka, "", settings.topic(DEAD_LETTERS), settings.topic_prefix, self.database, self.cipher,
             self.audit, self.clock, self.metrics, EMBEDDED_SILENCE_S if settings.embedded_broker else None,
         )  # fmt: skip
+        silence_s = EMBEDDED_SILENCE_S if settings.embedded_broker else None
+        health = RecentHealth(self.kafka, settings.topic(HEALTH_TOPIC), self.cipher, self.clock, silence_s)
         return Console(
             desk, self.cipher, settings.refund_roles, letters, self.webhook_store,
-            AuditVerifier(self.database, (), _no_anchors).entries, self.live, settings.environment,
+            AuditVerifier(self.database, (), _no_anchors).entries, self.live, health,
+            self.ended_sessions, settings.environment,
         )  # fmt: skip
 
     def _webhook_gate(self) -> WebhookGate:
@@ -260,7 +277,7 @@ async def _no_anchors() -> Anchored:
 def topics_of(settings: Settings) -> list[NeededTopic]:
     return needed_topics(
         settings.order_topics, [f"{APP_NAME}-{PAYMENTS_TABLE}-changelog"], aliases=settings.event_aliases,
-        table_ttl_h=settings.table_ttl_h,
+        table_ttl_h=settings.table_ttl_h, short_changelogs=[f"{APP_NAME}-{name}-changelog" for name in SHORT_TABLES],
     )  # fmt: skip
 
 

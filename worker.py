@@ -228,7 +228,7 @@ async def run_worker(
             },
             timeout=DRAIN_S,
         )
-        await services.anchors.last()
+        await asyncio.gather(services.anchors.last(), services.provider_stats.last(), services.facts.last())
         await services.publisher.stop()
         for task in (*tasks, stopping):
             task.cancel()
@@ -253,6 +253,9 @@ def _started(services: Services, more: Mapping[str, _Part | None]) -> set[asynci
         "orders": services.tell_orders,
         "counts": services.counts,
         "live": services.live,
+        "ended sessions": services.ended_sessions,
+        "provider stats": services.provider_stats,
+        "payment facts": services.facts,
         "old rows": ForgetOld(services.keys, services.metrics),
         **more,
     }

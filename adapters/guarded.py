@@ -154,6 +154,8 @@ class GuardedProvider:
         self._breaker = CLOSED
         self.on_try: Callable[[str, str, str], Callable[[Answer | None], None]] | None = None
         """Told of each try: provider, operation and key; what it gives is told the answer. None: nobody traces."""
+        self.on_answer: Callable[[str, Asked, Answer, float], None] | None = None
+        """Told of each try's operation, what was asked, the answer, and the seconds it took."""
 
     @property
     def calls_inside(self) -> int:
@@ -270,6 +272,8 @@ class GuardedProvider:
         metrics, name = self._metrics, self.name
         metrics.count("provider_calls", provider=name, operation=operation, verdict=answer.verdict)
         metrics.observe("provider_call_seconds", now_s - started_s, provider=name, operation=operation)
+        if self.on_answer is not None:
+            self.on_answer(operation, call, answer, now_s - started_s)
         return answer
 
     async def _in_time(self, call: Asked, asking: Coroutine[Any, Any, Answer], left_s: float) -> Answer:

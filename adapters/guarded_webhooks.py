@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from payment_service.adapters.guarded import REFETCH, VERIFY_WEBHOOK, GuardedProvider
-from payment_service.adapters.providers.registration import ADAPTER_ERROR, PROVIDER_ERROR, RATE_LIMITED
+from payment_service.adapters.providers.registration import (
+    ADAPTER_ERROR,
+    PROVIDER_ERROR,
+    PROVIDER_UNAVAILABLE,
+    RATE_LIMITED,
+    REFUSED_US,
+)
 from payment_service.core.errors import PaymentError, Unavailable
 from payment_service.core.ports import Answer
 from payment_service.core.terms import Verdict
@@ -38,7 +44,13 @@ class GuardedReader:
     async def verify(self, headers: Mapping[str, str], body: bytes, now_ms: int) -> Notice:
         if not self.inner.asks_to_verify:
             return await self.inner.verify(headers, body, now_ms)
-        return await self._through(VERIFY_WEBHOOK, "webhook", lambda: self.inner.verify(headers, body, now_ms))
+        try:
+            return await self._through(VERIFY_WEBHOOK, "webhook", lambda: self.inner.verify(headers, body, now_ms))
+        except Unavailable as error:
+            if error.code not in REFUSED_US:
+                raise
+            # Why is not its sender's business.
+            raise Unavailable(error.message, code=PROVIDER_UNAVAILABLE, retry_after_s=error.retry_after_s) from None
 
     def read(self, body: bytes) -> Notice:
         return self.inner.read(body)
@@ -60,7 +72,7 @@ class GuardedReader:
                 failed = error
                 if error.code == RATE_LIMITED:
                     return Answer(Verdict.NOT_SENT, code=RATE_LIMITED)
-                return Answer(Verdict.UNKNOWN, code=PROVIDER_ERROR)
+                return Answer(Verdict.UNKNOWN, code=error.code if error.code in REFUSED_US else PROVIDER_ERROR)
             except PaymentError as error:
                 failed = error
             except Exception as error:  # a bug of the adapter: whoever asked hears of it
@@ -72,5 +84,5 @@ class GuardedReader:
         if done:
             return done[-1]
         raise failed or Unavailable(
-            "the provider cannot be asked now", code="PROVIDER_UNAVAILABLE", retry_after_s=RETRY_AFTER_S
+            "the provider cannot be asked now", code=PROVIDER_UNAVAILABLE, retry_after_s=RETRY_AFTER_S
         )

@@ -37,17 +37,20 @@ class Holder(Protocol):
 class Message:
     """`settle` is called once, with the message and None when every replica that must has it, else NeverTaken; not at
     all when its holder abandoned it. `topic` is the full name. `headers` may be given as what makes them once they are
-    asked for: those of thousands that wait would be most of what the garbage collection walks through."""
+    asked for: those of thousands that wait would be most of what the garbage collection walks through. `placed_by`:
+    whose hash is its partition, the key's unless it is given."""
 
-    __slots__ = ("_headers", "about", "holder", "key", "settle", "size", "topic", "value")
+    __slots__ = ("_headers", "about", "holder", "key", "placed_by", "settle", "size", "topic", "value")
 
     def __init__(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers | Callable[["Message"], Headers],
         holder: Holder, settle: Callable[["Message", NeverTaken | None], None], about: Any = None, size: int = 0,
+        placed_by: bytes | None = None,
     ) -> None:  # fmt: skip
         """`size`: with headers that are made later it must be given, and no less than size_of would say."""
         self.topic = topic
         self.key = key
+        self.placed_by = key if placed_by is None else placed_by
         self.value = value
         self._headers = headers
         self.holder = holder

@@ -112,13 +112,13 @@ class KafkaSender:
 
     async def send(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]],
-        timeout_s: float,
+        timeout_s: float, placed_by: bytes | None = None,
     ) -> None:  # fmt: skip
         """One message, acked. Raises NeverTaken, or Unavailable: it may still arrive later, send it again."""
         if self._producer is None:
             raise Unavailable("the broker is away")
         waiter = _Waiter()
-        self.put(Message(topic, key, value, list(headers), waiter, waiter.settle))
+        self.put(Message(topic, key, value, list(headers), waiter, waiter.settle, placed_by=placed_by))
         try:
             async with asyncio.timeout(timeout_s):
                 await waiter.future
@@ -212,7 +212,7 @@ class KafkaSender:
             self._fresh.extendleft(reversed(self._partitions[key].waiting))
             missing[key[0]] = self._partitions.pop(key)
         fresh, self._fresh = self._fresh, deque()
-        hashes = partition_hashes([message.key for message in fresh if message.key is not None])
+        hashes = partition_hashes([message.placed_by for message in fresh if message.placed_by is not None])
         for message in fresh:
             if message.holder.abandoned:
                 continue
@@ -225,10 +225,10 @@ class KafkaSender:
                 count = counts[topic] = len(producer.client.cluster.partitions_for_topic(topic) or ())
             if count == 0:
                 number = None
-            elif message.key is None:
+            elif message.placed_by is None:
                 number = random.randrange(count)  # noqa: S311 - spreads messages, guards nothing
             else:
-                number = hashes[message.key] % count
+                number = hashes[message.placed_by] % count
             partition = self._partitions.get((topic, number))
             if partition is None:
                 partition = self._partitions[topic, number] = _Partition(topic, number)

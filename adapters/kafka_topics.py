@@ -31,9 +31,11 @@ REPLICATION_MAX = 3
 
 
 def needed_topics(
-    order_topics: Iterable[str], changelogs: Iterable[str], *, aliases: bool, table_ttl_h: int = WEEK_H
-) -> list[NeededTopic]:
-    """Without the prefix. A changelog that forgets a row before it leaves its table is refilled from PostgreSQL."""
+    order_topics: Iterable[str], changelogs: Iterable[str], *, aliases: bool, table_ttl_h: int = WEEK_H,
+    short_changelogs: Iterable[str] = (),
+) -> list[NeededTopic]:  # fmt: skip
+    """Without the prefix. A changelog that forgets a row before it leaves its table is refilled from PostgreSQL; a
+    short one is of a table whose rows are of the last hours, or are written again as long as they matter."""
     return [
         *(NeededTopic(name, wish_h=INCOMING_WISH_H) for name in order_topics),
         *(NeededTopic(name, shared=True) for name in PUBLISHED),
@@ -43,6 +45,7 @@ def needed_topics(
         NeededTopic(AUDIT_ANCHORS, wish_h=None),
         NeededTopic(DEAD_LETTERS, wish_h=WEEK_H),
         *(NeededTopic(name, compacted=True, shared=True, wish_h=table_ttl_h) for name in changelogs),
+        *(NeededTopic(name, compacted=True, shared=True) for name in short_changelogs),
     ]
 
 

@@ -30,6 +30,8 @@ class Measuring:
         self._metrics = metrics
         self._statements: dict[str, Callable[[float], None]] = {}
         self._batches: dict[str, Callable[[float], None]] = {}
+        self.on_outcome: Callable[[str, str, str], None] | None = None
+        """Told of each outcome: provider, currency, status."""
 
     def statement(self, text: str, seconds: float) -> None:
         name = NAMES.get(text) or (COMMIT if text.startswith("with ") else ELSE)
@@ -52,6 +54,8 @@ class Measuring:
             payment = step.after
             status = status_of(payment)
             self._metrics.count("payment_processing_total", provider=payment.provider, status=status)
+            if self.on_outcome is not None:
+                self.on_outcome(payment.provider, payment.currency, status)
             if step.topic is Topic.PROCESSED and status is Status.SUCCEEDED:
                 currency = payment.currency
                 major = payment.captured / 10 ** EXPONENTS.get(currency, 2)

@@ -105,10 +105,12 @@ class OutboxPublisher:
                 self._want(fates[place])
 
     async def send(
-        self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
-    ) -> None:
-        """One message of any topic (without prefix), acked. Raises Unavailable, or NeverTaken (too large, invalid)."""
-        await self._sender.send(self._prefix + topic, key, value, headers, SEND_S)
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]],
+        placed_by: bytes | None = None,
+    ) -> None:  # fmt: skip
+        """One message of any topic (without prefix), acked; `placed_by`: what its partition is taken from, where that
+        is not the key. Raises Unavailable, or NeverTaken (too large, invalid)."""
+        await self._sender.send(self._prefix + topic, key, value, headers, SEND_S, placed_by)
 
     # --- running ---------------------------------------------------------------------------------------------
 

@@ -36,12 +36,12 @@ async def partitions_of(client: KafkaClient, topics: Collection[str]) -> dict[st
 
 
 async def read_topic(
-    client: KafkaClient, topic: str, *, silence_s: float | None = None
+    client: KafkaClient, topic: str, *, silence_s: float | None = None, since_ms: int = 0
 ) -> AsyncGenerator[Sequence[Any], None]:
     """Batches of aiokafka's records, in the order of their offsets within a partition.
 
     `silence_s`: end after so long without a record instead of at the end offsets, for a broker that answers
-    those wrongly.
+    those wrongly. `since_ms`: begin with what was sent then, where the broker finds that by time.
 
     Raises: Refused NOT_FOUND (no such topic), Unavailable.
     Limits: RECORDS_MAX a batch, STALLED_S.
@@ -55,7 +55,12 @@ async def read_topic(
     )  # fmt: skip
     try:
         await consumer.start()
-        async for records in _read(consumer, [TopicPartition(topic, number) for number in numbers], silence_s):
+        partitions = [TopicPartition(topic, number) for number in numbers]
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning(*partitions)
+        if since_ms and silence_s is None:
+            await _seek(consumer, partitions, since_ms)
+        async for records in _read(consumer, partitions, silence_s):
             yield records
     except (KafkaError, OSError) as error:
         raise Unavailable(f"the broker is away: {type(error).__name__}") from None
@@ -63,11 +68,17 @@ async def read_topic(
         await consumer.stop()
 
 
+async def _seek(consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], since_ms: int) -> None:
+    for partition, found in (await consumer.offsets_for_times(dict.fromkeys(partitions, since_ms))).items():
+        if found is None:
+            await consumer.seek_to_end(partition)
+        else:
+            consumer.seek(partition, found.offset)
+
+
 async def _read(
     consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], silence_s: float | None
 ) -> AsyncGenerator[Sequence[Any], None]:
-    consumer.assign(partitions)
-    await consumer.seek_to_beginning(*partitions)
     ends = await consumer.end_offsets(partitions) if silence_s is None else {}
     heard_at = time.monotonic()
     while silence_s is not None or await _left(consumer, ends):

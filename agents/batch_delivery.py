@@ -29,6 +29,7 @@ from payment_service.agents.records import (
     DeliveryMetrics,
     Fate,
     record_of,
+    release,
 )
 from payment_service.agents.retrying import retry_pause_s
 from payment_service.core.errors import OutcomeUnknown, PaymentError, Unavailable
@@ -220,10 +221,12 @@ class BatchDelivery:
 
     def suspend(self) -> None:
         for part in self._parts.values():
-            part.live = False
-            part.backlog.clear()
-            if part.wake is not None and not part.wake.done():
-                part.wake.set_result(None)
+            _suspend(part)
+
+    def start_anew(self, tp: TP) -> None:
+        part = self._parts.pop(tp, None)
+        if part is not None:
+            _suspend(part)
 
     async def drain(self, timeout_s: float) -> bool:
         if self._tasks:
@@ -246,3 +249,9 @@ class BatchDelivery:
         still_s = max((now - part.moved_at_s for part in busy), default=0.0)
         self._metrics.observed(self.name, in_flight=in_flight, window=in_flight, backlog=backlog, oldest_age_s=still_s)
         return still_s
+
+
+def _suspend(part: _Partition) -> None:
+    part.live = False
+    part.backlog.clear()
+    release(part.wake)

@@ -48,6 +48,9 @@ class RecordFeed(Protocol):
         False: none of them was taken, the assignment is ending. A record known already is dropped.
         """
 
+    def start_anew(self, tp: TP) -> None:
+        """What comes next of this partition is below what was taken: forget its offsets. What was done is done."""
+
     def partitions(self) -> Iterable[TP]:
         """Partitions that have something to commit or had once, in this assignment."""
 
@@ -74,6 +77,7 @@ class PaymentConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         gap_ms = int(self.consumer.app.fetch_gap_s * 1000)
         consumer._fetch_max_wait_ms = max(FETCH_MAX_WAIT_MS, gap_ms)  # read when the consumer starts
+        consumer._isolation_level = "read_committed"  # an order that its shop took back is none
         return consumer
 
     async def on_start(self) -> None:
@@ -150,10 +154,13 @@ class PaymentConsumer(driver.Consumer):
             return
         read = self._read_offset[tp]
         if read is not None and batch[0].offset < read:
-            batch = [record for record in batch if record.offset >= read]
-        if batch:
-            self._read_offset[tp] = batch[-1].offset
-            self._skipped = not feed.take(tp, batch, generation)
+            # The broker's log ends before what was read or committed: it has lost its end, or is another one. Nothing
+            # of it is known by its offset, so all of it is taken; what was done before is known by ids of its own.
+            self.log.error("%s-%d goes on at %d, below %d: its log was cut", *tp, batch[0].offset, read)
+            self._committed_offset[tp] = None  # lower ones are committed too, or a restart would pass over them
+            feed.start_anew(tp)
+        self._read_offset[tp] = batch[-1].offset
+        self._skipped = not feed.take(tp, batch, generation)
 
     async def _read_again(self) -> None:
         """From the committed offsets; a feed drops what it has already."""

@@ -18,7 +18,6 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Iterable, Sequence
-from time import monotonic
 from typing import Any
 
 from faust.types import TP
@@ -34,8 +33,10 @@ from payment_service.agents.records import (
     Record,
     StreamHandler,
     Work,
+    now_ms,
     record_of,
     record_of_event,
+    release,
 )
 from payment_service.agents.retrying import retry_pause_s
 from payment_service.core.errors import Malformed, OutcomeUnknown, PaymentError, Refused, Unavailable
@@ -114,7 +115,7 @@ class Delivery:
             while not self._stale(message.generation_id):
                 part = self._partition(message.tp, message.generation_id)
                 if self._room(part) > 0:
-                    self._admit(part, record, _now_ms(), event)
+                    self._admit(part, record, now_ms(), event)
                     break
                 self._room_waiter = asyncio.get_running_loop().create_future()
                 await asyncio.wait({self._room_waiter}, timeout=ROOM_POLL_S)
@@ -138,11 +139,18 @@ class Delivery:
         self._wake()
         return True
 
+    def start_anew(self, tp: TP) -> None:
+        part = self._parts.pop(tp, None)
+        if part is not None:
+            part.live, part.over = False, True
+            if part.backlog:
+                part.backlog.clear()
+                self._hungry.remove(part)
+
     def _partition(self, tp: TP, generation: int) -> PartitionState:
         part = self._parts.get(tp)
         if part is None or part.generation != generation:
-            if part is not None:
-                part.live, part.over = False, True
+            self.start_anew(tp)
             part = self._parts[tp] = PartitionState(generation)
         return part
 
@@ -165,9 +173,9 @@ class Delivery:
         self._turn_due = False
         if self._hungry:
             self._pump()
-        _release(self._room_waiter)
+        release(self._room_waiter)
         if self._running == 0:
-            _release(self._idle_waiter)
+            release(self._idle_waiter)
         if self._counts:
             for outcome, amount in self._counts.items():
                 self._metrics.counted(self.name, outcome, amount)
@@ -175,7 +183,7 @@ class Delivery:
 
     def _pump(self) -> None:
         """Take from the backlogs what has room, partition by partition."""
-        hungry, left, without_room, now = self._hungry, PUMP_MAX, 0, _now_ms()
+        hungry, left, without_room, now = self._hungry, PUMP_MAX, 0, now_ms()
         while without_room < len(hungry):
             if left <= 0:
                 self._wake()
@@ -193,8 +201,8 @@ class Delivery:
 
     # -- through: lanes and attempts
 
-    def _admit(self, part: PartitionState, record: Record, now_ms: int, event: Any = None) -> None:
-        if not part.window.register(record.offset, now_ms):
+    def _admit(self, part: PartitionState, record: Record, at_ms: int, event: Any = None) -> None:
+        if not part.window.register(record.offset, at_ms):
             return
         if event is not None:
             part.events.append(event)
@@ -276,7 +284,7 @@ class Delivery:
     def _later(self, item: InFlight, error: PaymentError) -> InFlight | None:
         """Nobody can do it now. The lane stays busy and the partition waits: losing it is not allowed."""
         self._counts[Fate.RETRIED] += 1
-        item.part.retried_at_ms = _now_ms()
+        item.part.retried_at_ms = now_ms()
         if not item.part.live:
             return self._leave(item, Fate.DROPPED)
         pause = retry_pause_s(item.attempts, error)
@@ -323,7 +331,7 @@ class Delivery:
     # -- out: acknowledgements
 
     def _finish(self, part: PartitionState, offset: int) -> None:
-        shown = part.window.done(offset, _now_ms())
+        shown = part.window.done(offset, now_ms())
         if shown is not None and not part.over:
             events = part.events
             while events and events[0].message.offset < shown:
@@ -362,9 +370,8 @@ class Delivery:
 
     def forget(self) -> None:
         self.suspend()
-        for part in self._parts.values():
-            part.over = True
-        self._parts.clear()
+        for tp in list(self._parts):
+            self.start_anew(tp)
 
     def pause(self) -> None:
         """Take nothing more for now; what is in flight goes on. For whoever runs the work behind us."""
@@ -379,7 +386,7 @@ class Delivery:
 
         Waiting for something that says it is away is no standstill: only silence is.
         """
-        now = _now_ms()
+        now = now_ms()
         parts = self._parts.values()
         oldest_s = max((part.window.oldest_age_ms(now) for part in parts), default=0) / 1000
         window, backlog = sum(len(part.window) for part in parts), sum(len(part.backlog) for part in parts)
@@ -388,12 +395,3 @@ class Delivery:
         )
         stuck = (min(part.window.stuck_ms(now), now - part.retried_at_ms) for part in parts)
         return max(stuck, default=0) / 1000
-
-
-def _release(waiter: "asyncio.Future[None] | None") -> None:
-    if waiter is not None and not waiter.done():
-        waiter.set_result(None)
-
-
-def _now_ms() -> int:
-    return int(monotonic() * 1000)

@@ -7,6 +7,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import field
+from time import monotonic
 from typing import Any, Protocol
 
 from payment_service.core.errors import PaymentError
@@ -39,14 +40,16 @@ class Record:
 
 
 def record_of(it: Any) -> Record:
-    """From aiokafka's record."""
-    return Record(it.topic, it.partition, it.offset, it.key, it.value, tuple(it.headers), it.timestamp)
+    """From aiokafka's record. A header may have no value in Kafka: to whoever reads it that is an empty one."""
+    headers = tuple([(name, text or b"") for name, text in it.headers])
+    return Record(it.topic, it.partition, it.offset, it.key, it.value, headers, it.timestamp)
 
 
 def record_of_event(message: Any) -> Record:
     """From the message of a Faust event."""
     headers = message.headers or ()
-    pairs = tuple(headers.items() if isinstance(headers, Mapping) else headers)
+    given = headers.items() if isinstance(headers, Mapping) else headers
+    pairs = tuple([(name, text or b"") for name, text in given])
     timestamp_ms = int(message.timestamp * 1000)
     return Record(message.topic, message.partition, message.offset, message.key, message.value, pairs, timestamp_ms)
 
@@ -159,3 +162,13 @@ class InFlight:
 
 class Answers(Protocol):
     def answered(self, item: InFlight, future: "asyncio.Future[Any]") -> None: ...
+
+
+def release(waiter: "asyncio.Future[None] | None") -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
+
+
+def now_ms() -> int:
+    """Of a clock that only goes on."""
+    return int(monotonic() * 1000)

@@ -12,12 +12,16 @@ import click
 from payment_service.cli import service
 from payment_service.cli.outcome import NOTHING, end, explaining
 from payment_service.cli.output import json_option, moment, money, print_json, print_table, status_text
-from payment_service.tables import payments
+from payment_service.core.live import quantile
+from payment_service.tables import payments, provider_health, reconciliation
 
 LIMIT = 50
 LIMIT_MAX = 1_000_000
 
+NUMBERS = ("amount", "sequence", "calls", "unknown", "half in", "95 % in")
+
 Rows = Sequence[tuple[str, Mapping[str, Any]]]
+Shown = tuple[Sequence[str], list[Sequence[Any]]]
 
 
 @click.command(short_help="Show what is in a table.")
@@ -36,8 +40,8 @@ def table(name: str, key: str | None, status: str | None, limit: int, as_json: b
         print_json([{"key": it, **row} for it, row in shown])
     elif shown:
         note = f"{len(shown)} of {len(rows)} rows" + ("; more with --limit" if len(rows) > len(shown) else "")
-        columns, lines = _payment_lines(shown) if name == payments.NAME else _plain_lines(shown)
-        print_table(f"Table {name}", columns, lines, right=["amount", "sequence"], note=note)
+        columns, lines = LINES.get(name, _plain_lines)(shown)
+        print_table(f"Table {name}", columns, lines, right=NUMBERS, note=note)
     else:
         click.echo("No row is like that.", err=True)
     end(0 if shown else NOTHING)
@@ -50,7 +54,7 @@ def chosen(rows: Mapping[str, Mapping[str, Any]], status: str | None) -> Rows:
     return kept
 
 
-def _payment_lines(rows: Rows) -> tuple[Sequence[str], list[Sequence[Any]]]:
+def _payment_lines(rows: Rows) -> Shown:
     columns = ("payment", "order", "user", "status", "amount", "sequence", "last event", "at (UTC)")
     return columns, [
         (key, row.get("orderId"), row.get("userId"), status_text(row.get("status")),
@@ -60,5 +64,48 @@ def _payment_lines(rows: Rows) -> tuple[Sequence[str], list[Sequence[Any]]]:
     ]  # fmt: skip
 
 
-def _plain_lines(rows: Rows) -> tuple[Sequence[str], list[Sequence[Any]]]:
+def _health_lines(rows: Rows) -> Shown:
+    columns = ("provider", "currency", "minute (UTC)", "worker", "calls", "unknown", "half in", "95 % in", "payments")
+    return columns, [
+        (row["provider"], row["currency"], moment(row["timestamp"]), row["worker"], sum(row["verdicts"].values()),
+         row["verdicts"].get("UNKNOWN", 0), *(_time_of(row, share) for share in (0.5, 0.95)), _counted(row["outcomes"]))
+        for _, row in rows
+    ]  # fmt: skip
+
+
+def _time_of(row: Mapping[str, Any], share: float) -> str:
+    return f"{quantile(row['latency'], row['boundsS'], share) * 1000:.0f} ms" if any(row["latency"]) else ""
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {word}" for word, count in sorted(counts.items()))
+
+
+def _account_lines(rows: Rows) -> Shown:
+    columns = ("payment", "order", "status", "what differs", "our row", "in the topics", "provider did", "at (UTC)")
+    return columns, [
+        (key, row["orderId"], status_text(row["status"]), ", ".join(row["differences"]),
+         _our_row(row["ours"]), _told(row.get("published")), ", ".join(row["provider"]), moment(row["timestamp"]))
+        for key, row in rows
+    ]  # fmt: skip
+
+
+def _our_row(ours: Mapping[str, Any] | None) -> str:
+    if ours is None:
+        return "not read yet"
+    return "none" if ours["payment"] is None else f"{ours['payment']['status']} {ours['payment']['sequence']}"
+
+
+def _told(published: Mapping[str, Any] | None) -> str:
+    return "none" if published is None else f"{published['status']} {published['sequence']}"
+
+
+def _plain_lines(rows: Rows) -> Shown:
     return ("key", "value"), [(key, row) for key, row in rows]
+
+
+LINES = {
+    payments.NAME: _payment_lines,
+    provider_health.NAME: _health_lines,
+    reconciliation.NAME: _account_lines,
+}

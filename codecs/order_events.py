@@ -76,7 +76,7 @@ def decode_order_event(
 def _type_of(body: dict[str, Any], headers: Iterable[tuple[str, bytes]]) -> str | None:
     """The type of an event that is for us. A CloudEvents header outranks what the body says."""
     for name, text in headers:
-        if name == "ce_type":
+        if name == "ce_type" and text:
             kind = text.decode(errors="replace")
             return kind if kind in (ORDER_CREATED, ORDER_CANCELLED) else None
     for name in _TYPE_FIELDS:

@@ -6,6 +6,7 @@ that contradicts a definite one is recorded (`Contradicted`) and alarmed: a late
 after a yes does not.
 """
 
+from dataclasses import replace
 from typing import assert_never
 
 from payment_service.core import commands as c
@@ -24,6 +25,7 @@ from payment_service.core.payment import (
 )
 from payment_service.core.terms import (
     REFUND_OPEN,
+    TAKES_MONEY,
     UNSETTLED,
     AttemptState,
     Kind,
@@ -71,6 +73,7 @@ def decide_answer(payment: Payment, command: c.RecordAnswer) -> list[e.Event]:
         attempt = attempt_of(payment, command.number)
         if attempt.kind is not command.kind:
             raise Refused("the attempt is of another kind", code="NOT_FOUND")
+        command = _as_it_counts(payment, attempt, command)
         events = _attempt_answer(payment, attempt, command)
     # A repeated answer changes nothing, but what its reader found odd about it is kept.
     reasons = _review_reasons(payment, command) if events else command.review
@@ -87,6 +90,24 @@ def decide_answer(payment: Payment, command: c.RecordAnswer) -> list[e.Event]:
     elif after.authorization_open > max(payment.authorization_open, payment.amount_minor):
         flags += flag_once(after, command.at_ms, "AUTHORIZED_EXCEEDS", by="provider")
     return [*events, *flags, *cancel_follow_up(after, command.at_ms, answered=command)]
+
+
+def _as_it_counts(payment: Payment, attempt: Attempt, command: c.RecordAnswer) -> c.RecordAnswer:
+    """Less than was asked pays nothing by itself where others may have had their hands in it: an object that a caller
+    named may carry our id and be somebody's own, made and paid for a cent; one of ours may have been changed and taken
+    by the page's script, which a webhook or a look-up tells. It is nobody's no either: a person looks first."""
+    if command.verdict is not Verdict.APPROVED or command.source is Source.OPERATOR:
+        return command
+    theirs = attempt.adopted or command.source in (Source.WEBHOOK, Source.LOOKUP)
+    if not theirs or command.kind not in TAKES_MONEY:
+        return command
+    other_currency = command.currency not in (None, payment.currency)
+    less = command.amount_minor is not None and command.amount_minor < attempt.amount_minor
+    if not (other_currency or less):
+        return command
+    reason = CURRENCY_DIFFERS if other_currency else "AMOUNT_DIFFERS"
+    review = tuple(dict.fromkeys((*command.review, reason)))
+    return replace(command, verdict=Verdict.UNKNOWN, code=reason, review=review)
 
 
 def _review_reasons(payment: Payment, command: c.RecordAnswer) -> list[str]:

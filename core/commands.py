@@ -159,6 +159,16 @@ class GiveUp:
 
 
 @dataclass(frozen=True, slots=True)
+class SendAgain:
+    """A call that may have been sent is about to be sent once more. It changes nothing and is marked: under the id of
+    the word that the call was not sent, so that this word, when it comes late, is not heard any more."""
+
+    payment_id: str
+    command_id: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class DecideByHand:
     """A person has found out what became of an open attempt or refund. `answer`: of Source.OPERATOR."""
 
@@ -213,6 +223,8 @@ class RecordDispute:
     amount_minor: int
     reason: str | None
     source: Source
+    reopened: bool = False
+    """It was won, and the provider says that it is open again; else such news is older than the end it had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +247,6 @@ class ClearReview:
 
 Command = (
     CreatePayment | StartCharge | StartCapture | Cancel | RequestRefund | RecordObject | RequireAction
-    | RecordAnswer | ExpireAction | GiveUp | DecideByHand | ExpireAuthorization | RecordExternalCapture
+    | RecordAnswer | ExpireAction | GiveUp | SendAgain | DecideByHand | ExpireAuthorization | RecordExternalCapture
     | RecordExternalRefund | RecordDispute | FlagReview | ClearReview
 )  # fmt: skip

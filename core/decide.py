@@ -70,6 +70,8 @@ def decide(payment: Payment | None, command: c.Command) -> list[e.Event]:
             return _request_refund(payment, command)
         case c.RecordObject() | c.RequireAction() | c.RecordAnswer() | c.ExpireAction() | c.GiveUp():
             return _decide_attempt(payment, command)
+        case c.SendAgain():
+            return []
         case c.DecideByHand():
             return decide_by_hand(payment, command)
         case c.ExpireAuthorization():
@@ -386,7 +388,8 @@ def _request_refund(payment: Payment, command: c.RequestRefund) -> list[e.Event]
 
 def _record_dispute(payment: Payment, command: c.RecordDispute) -> list[e.Event]:
     known = next((d for d in payment.disputes if d.dispute_id == command.dispute_id), None)
-    if known is not None and (known.state is command.state or command.state is DisputeState.OPEN):
+    older = command.state is DisputeState.OPEN and not command.reopened
+    if known is not None and (older or known.state is command.state):
         return []
     amount = command.amount_minor or (known.amount_minor if known is not None else 0)
     changed = e.DisputeChanged(command.at_ms, command.dispute_id, command.state, amount, command.reason, command.source)

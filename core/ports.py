@@ -247,6 +247,9 @@ class PaymentStore(Protocol):
 
     async def find(self, query: PaymentFilter) -> PaymentPage: ...
 
+    async def under_way_s(self, key: str) -> float:
+        """How much longer some worker has this provider call, at most; 0.0: nobody has it."""
+
 
 class PaymentCache(Protocol):
     """Copies of payments, for reading alone. Never raises; may have nothing, and what it has may be past a while."""

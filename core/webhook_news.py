@@ -192,7 +192,10 @@ def _moved_outside(
         return NOTHING
     if not reading.asked:
         return Step(ask="MOVED_OUTSIDE")
-    if kind is not Kind.CAPTURE:
+    on_object = [a for a in payment.attempts if a.object_number == object_number and a.kind in TAKES_MONEY]
+    # Of an object that a caller named, nobody has said yet that it is for this amount.
+    named = any(a.adopted for a in on_object) and all(a.state is not AttemptState.APPROVED for a in on_object)
+    if kind is not Kind.CAPTURE or named:
         return Step(fail="MOVED_OUTSIDE")
     if answer.amount_minor is None:
         return Step(fail="CAPTURE_WITHOUT_AMOUNT")
@@ -342,16 +345,20 @@ def _refund_contradicts(payment: Payment, status: RefundStatus, amount_minor: in
 
 def _dispute(payment: Payment, news: DisputeNews, reading: Reading) -> Step:
     known = next((d for d in payment.disputes if d.dispute_id == news.dispute_id), None)
+    reopened = known is not None and (known.state, news.state) == (DisputeState.WON, DisputeState.OPEN)
     ended = known is not None and known.state is not DisputeState.OPEN
-    if ended and known is not None and news.state not in (known.state, DisputeState.OPEN) and not reading.asked:
+    other = known is not None and news.state not in (known.state, DisputeState.OPEN)
+    if ((ended and other) or reopened) and not reading.asked:
         return Step(ask="CONTRADICTS")
+    if reopened and known is not None and reading.at_ms - known.updated_at_ms < IN_FLIGHT_MS:
+        return Step(wait="IN_FLIGHT")  # the provider may have been asked before it was won
     same_currency = news.currency == payment.currency
     if not same_currency and not reading.asked:
         return Step(ask=CURRENCY_DIFFERS)
     amount = news.amount_minor if same_currency else 0  # the number would mean nothing here; the flag says so
     disputed = c.RecordDispute(
         payment.payment_id, reading.command_id, reading.at_ms, news.dispute_id, news.state, amount, news.reason,
-        Source.WEBHOOK,
+        Source.WEBHOOK, reopened,
     )  # fmt: skip
     return _too_early(payment, reading) or Step(disputed)
 

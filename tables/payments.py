@@ -221,6 +221,10 @@ class PaymentsTable:
         """The row, if this worker has the payment's partition."""
         return self._read(payment_id.encode())
 
+    def is_full(self, partition: int) -> bool:
+        """Rows of it leave before their time."""
+        return len(self._due.get(partition, ())) >= self._rows_max
+
     def __len__(self) -> int:
         return sum(len(heap) for heap in self._due.values())
 

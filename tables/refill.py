@@ -62,6 +62,10 @@ class Refill:
         wanted = partitions - self._whole
         self._running = self._app.add_future(self._run(wanted)) if wanted else None
 
+    def is_whole(self, partition: int) -> bool:
+        """Nothing is filled in any more: what the table does not have was never there, or has left in time."""
+        return partition in self._whole and not self._table.is_full(partition)
+
     async def _run(self, partitions: set[int]) -> None:
         generation, pause_s = self._app.consumer_generation_id, AGAIN_S_MIN
         while generation == self._app.consumer_generation_id:

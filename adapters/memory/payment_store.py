@@ -182,6 +182,10 @@ class MemoryPaymentStore:
 
     # --- CallQueue -------------------------------------------------------------------------------------------
 
+    async def under_way_s(self, key: str) -> float:
+        call = self._calls.get(key)
+        return 0.0 if call is None or call.owner is None else max(0.0, (call.due_at or 0.0) - time.monotonic())
+
     async def claim(self, owner: str, limit: int, lease_s: float) -> list[ClaimedCall]:
         now = time.monotonic()
         due = [call for call in self._calls.values() if call.due_at is not None and call.due_at <= now]

@@ -57,7 +57,7 @@ class OutboxConnection:
 
     def __init__(self, dsn: str, shards: int, clock: Clock | None = None) -> None:
         self._dsn = dsn
-        self._shards = shards
+        self.shards = shards
         self._clock = clock or SystemClock()
         self._connection: aiopg.Connection | None = None
         self._cursor: aiopg.Cursor | None = None
@@ -126,9 +126,9 @@ class OutboxConnection:
         workers = max(1, counted.count(PUBLISHING))
         self._held = {shard for space, shard, mine in locks if space == SHARD_LOCKS and mine}
         taken = {shard for space, shard, _ in locks if space == SHARD_LOCKS}
-        share = math.ceil(self._shards / workers) if able else 0
+        share = math.ceil(self.shards / workers) if able else 0
         let_go = await self._hand_over(share, under_way)
-        free = [shard for shard in range(self._shards) if shard not in taken][: max(0, share - len(self._held))]
+        free = [shard for shard in range(self.shards) if shard not in taken][: max(0, share - len(self._held))]
         if free:
             rows = await self._run(
                 "select s, pg_try_advisory_lock(%s, s) from unnest(%s::int[]) s", (SHARD_LOCKS, free)

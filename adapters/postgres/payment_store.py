@@ -268,6 +268,10 @@ class PostgresPaymentStore:
                 raise unstorable()
         return await find_payments(self._read_query, query)
 
+    async def under_way_s(self, key: str) -> float:
+        rows = await self._read_query(QUERIES["call_under_way"], (key,))
+        return float(rows[0][0]) if rows else 0.0
+
     async def verify_chain(self, payment_id: str) -> list[str]:
         """What is wrong with the payment's audit chain; empty when nothing is."""
         (row,) = await self._read_query(QUERIES["history"], (payment_id,))

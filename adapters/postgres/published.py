@@ -1,4 +1,4 @@
-"""What payments published last, found by when: for a table whose topic has forgotten it.
+"""What payments published last, found by when: for a table whose topic has forgotten it, and to compare.
 
 Room: adapters/postgres. Reads alone.
 """
@@ -61,9 +61,15 @@ class PostgresPublished:
 
     async def _pages(self, ids: Sequence[str]) -> AsyncIterator[Sequence[Published]]:
         for first in range(0, len(ids), PAGE):
-            yield await self._last_of(ids[first : first + PAGE])
+            yield await self.last_of(ids[first : first + PAGE])
 
-    async def _last_of(self, ids: Sequence[str]) -> list[Published]:
+    async def changed(self, since_s: float | None, limit: int) -> list[tuple[str, float]]:
+        """(payment id, seconds since 1970) of provider calls that changed since then (None: since a minute ago), in the
+        order of their time; not those of the last seconds. Raises: Unavailable."""
+        return [(payment_id, at_s) for payment_id, at_s in await self._fetch("changed_calls", (since_s, limit))]
+
+    async def last_of(self, ids: Sequence[str]) -> list[Published]:
+        """Of these payments, PAGE at most, those that have published something. Raises: Unavailable."""
         found: list[Published] = []
         for payment_id, versions, sequences, types, data in await self._fetch("histories_of", (list(ids),)):
             rows = zip(versions, sequences, types, map(bytes, data), strict=True)

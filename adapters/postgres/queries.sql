@@ -210,6 +210,15 @@ insert into payment_service.idempotency_keys (command_id, payment_id, fingerprin
 values (%s, %s, %s, %s, 0, true, decode(%s, 'hex')) on conflict do nothing
 returning command_id
 
+-- end_session --
+-- Twice is once.
+insert into payment_service.ended_sessions (session, ends_at) values (%s, to_timestamp(%s::float8))
+on conflict (session) do nothing returning session
+
+-- ended_sessions --
+with over as (delete from payment_service.ended_sessions where ends_at <= now())
+select session from payment_service.ended_sessions where ends_at > now() order by ends_at desc limit %s
+
 -- remove_old_keys --
 -- What another worker removes, or what is being bound again, is left to it.
 with old as (
@@ -275,6 +284,10 @@ set owner = null, due_at = now() + %s * interval '1 second', tries = greatest(tr
   sent_at = case when tries > 1 then sent_at end
 where id = any(%s) and owner = %s and due_at is not null
 
+-- call_under_way --
+select extract(epoch from due_at - now())::float8 from payment_service.transactions
+where provider_key = %s and owner is not null and due_at > now()
+
 -- open_calls --
 -- Oldest first, as far as the page goes; the index of what is due holds the open ones alone.
 select id, payment_id, type, status, amount_minor, currency, provider, owner, tries,
@@ -306,6 +319,13 @@ select payment_id, extract(epoch from max(updated_at))::float8 from (
     and updated_at <= now() - interval '5 seconds'
   order by updated_at limit %s
 ) c group by payment_id
+
+-- changed_calls --
+-- The same, call by call.
+select payment_id, extract(epoch from updated_at)::float8 from payment_service.transactions
+where updated_at > coalesce(to_timestamp(%s::float8), now() - interval '1 minute')
+  and updated_at <= now() - interval '5 seconds'
+order by updated_at limit %s
 
 -- payments_after --
 select id from payment_service.payments where id > %s order by id limit %s

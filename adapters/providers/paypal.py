@@ -21,7 +21,9 @@ from typing import Literal, Protocol
 from pydantic import SecretStr
 
 from payment_service.adapters.providers.paypal_answers import (
-    OBJECT_GONE,
+    AMOUNT_DIFFERS,
+    CURRENCY_DIFFERS,
+    OBJECT_DIFFERS,
     YES,
     Said,
     authorization_of,
@@ -31,6 +33,7 @@ from payment_service.adapters.providers.paypal_answers import (
     not_ours,
     order_answer,
     payments_of,
+    question_error,
     said_answer,
     wants_another_look,
     with_money,
@@ -51,6 +54,7 @@ from payment_service.adapters.providers.paypal_requests import (
 from payment_service.adapters.providers.paypal_webhooks import PaypalWebhooks, build_webhooks
 from payment_service.adapters.providers.registration import (
     NOT_FOUND,
+    OBJECT_GONE,
     PROVIDER_ERROR,
     PROVIDER_TIMEOUT,
     PROVIDER_UNAVAILABLE,
@@ -60,7 +64,7 @@ from payment_service.adapters.providers.registration import (
 )
 from payment_service.adapters.providers.stripe_fields import Fields
 from payment_service.core.ports import Answer, Clock, ProviderCall
-from payment_service.core.terms import Kind, Verdict
+from payment_service.core.terms import TAKES_MONEY, Kind, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +175,7 @@ class PaypalProvider:
         order = await self._order(call)
         if isinstance(order, Answer):
             return order
-        return order_answer(call, order.body) if order.status == 200 else error_answer(call, order)
+        return order_answer(call, order.body) if order.status == 200 else question_error(call, order)
 
     # --- a charge ----------------------------------------------------------------------------------------------------
 
@@ -188,12 +192,14 @@ class PaypalProvider:
                 approved = standing.approved
                 unpaid = standing.code == NOT_FOUND or standing.next_action is not None
                 if not (approved or (unpaid and call.method_token is not None)):
-                    return standing
+                    return _found(call, standing)
+                if not {AMOUNT_DIFFERS, CURRENCY_DIFFERS}.isdisjoint(standing.review):
+                    return await self._closed(call, replace(said_answer(call, CHANGED), review=standing.review))
             elif order.status != 404 or call.adopted:
-                refused = _unsent(error_answer(call, order))
                 # A named order that PayPal will not show us is not ours to ask for again, or to close.
-                no = call.adopted and refused.verdict is Verdict.DECLINED
-                return replace(refused, object_closed=True) if no else refused
+                if call.adopted and error_answer(call, order).verdict is Verdict.DECLINED:
+                    return replace(error_answer(call, order), object_closed=True)
+                return _unsent(question_error(call, order))
         if call.object_id is None:
             return _no_object(call)
         if call.method_token is None and not approved:
@@ -203,10 +209,14 @@ class PaypalProvider:
             return request
         answer = await self._carry_out(call, request)
         if approved and answer.verdict is Verdict.DECLINED and not answer.object_closed:
-            # What the shopper approved was refused. The next attempt asks them anew, with an order of its own.
-            closed = await self._ask(call, close_request(call, call.object_id))
-            return replace(answer, object_closed=isinstance(closed, Reply) and closed.status == 204)
+            return await self._closed(call, answer)  # what the shopper approved was refused
         return answer
+
+    async def _closed(self, call: ProviderCall, no: Answer) -> Answer:
+        """The next attempt asks the shopper anew, with an order of its own."""
+        assert call.object_id is not None, "it was looked at"
+        closed = await self._ask(call, close_request(call, call.object_id))
+        return replace(no, object_closed=isinstance(closed, Reply) and closed.status == 204)
 
     async def _carry_out(self, call: ProviderCall, request: Request) -> Answer:
         reply = await self._ask(call, request)
@@ -224,8 +234,8 @@ class PaypalProvider:
         """Refused by its state; whatever goes wrong now, that is not known."""
         order = await self._order(call)
         if isinstance(order, Reply) and order.status == 200:
-            return order_answer(call, order.body, refused=True)
-        return replace(order if isinstance(order, Answer) else error_answer(call, order), verdict=Verdict.UNKNOWN)
+            return _found(call, order_answer(call, order.body, refused=True))
+        return replace(order if isinstance(order, Answer) else question_error(call, order), verdict=Verdict.UNKNOWN)
 
     # --- what follows a charge ----------------------------------------------------------------------------------------
 
@@ -234,7 +244,7 @@ class PaypalProvider:
         if authorization_id is None:
             order = await self._order(call)
             if isinstance(order, Answer) or order.status != 200:
-                return _unsent(order if isinstance(order, Answer) else error_answer(call, order))
+                return _unsent(order if isinstance(order, Answer) else question_error(call, order))
             authorization_id = authorization_of(Fields(order.body))
             if authorization_id is None:
                 return order_answer(call, order.body)
@@ -246,7 +256,7 @@ class PaypalProvider:
         if capture_id is None:
             order = await self._order(call)
             if isinstance(order, Answer) or order.status != 200:
-                return _unsent(order if isinstance(order, Answer) else error_answer(call, order))
+                return _unsent(order if isinstance(order, Answer) else question_error(call, order))
             taken = with_money(payments_of(Fields(order.body), "captures"))
             capture_id = paypal_id(taken.get("id")) if taken is not None else None
             if capture_id is None:
@@ -270,7 +280,7 @@ class PaypalProvider:
         if isinstance(order, Answer):
             return _unsent(order)
         if order.status != 200:
-            return error_answer(call, order)
+            return question_error(call, order)
         answer = order_answer(call, order.body)
         if answer.code != NOT_FOUND or call.object_id is None:
             return answer
@@ -290,7 +300,7 @@ class PaypalProvider:
         """PayPal promises to patch orders that are CREATED or APPROVED; one that waits for its shopper pays nobody."""
         order = await self._order(call)
         if isinstance(order, Answer) or order.status != 200:
-            answer = order if isinstance(order, Answer) else error_answer(call, order)
+            answer = order if isinstance(order, Answer) else question_error(call, order)
             return replace(answer, verdict=Verdict.UNKNOWN)
         fields, answer = Fields(order.body), order_answer(call, order.body)
         waits = fields.get("status") == "PAYER_ACTION_REQUIRED" and authorization_of(fields) is None
@@ -316,6 +326,19 @@ class PaypalProvider:
 
 
 GONE = Said(Verdict.DECLINED, OBJECT_GONE, "PayPal has no such order any more", closed=True)
+"""Orders that nobody approved end after some hours; the next attempt makes a new one."""
+CHANGED = Said(Verdict.DECLINED, OBJECT_DIFFERS, "the order was changed since it was made")
+"""PayPal's script lets the shopper's page do that until they approve it. Such an order is not taken."""
+
+
+def _found(call: ProviderCall, standing: Answer) -> Answer:
+    """Taken before this call could: what is less than the order was made for, the page's script has taken."""
+    if standing.verdict is not Verdict.APPROVED or call.kind not in TAKES_MONEY:
+        return standing
+    if standing.currency == call.currency and (standing.amount_minor or 0) >= call.amount_minor:
+        return standing
+    reason = AMOUNT_DIFFERS if standing.currency == call.currency else CURRENCY_DIFFERS
+    return replace(standing, verdict=Verdict.UNKNOWN, code=OBJECT_DIFFERS, review=(*standing.review, reason))
 
 
 def _no_object(call: ProviderCall) -> Answer:

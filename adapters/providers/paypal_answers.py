@@ -30,9 +30,7 @@ OBJECT_CANCELLED = "OBJECT_CANCELLED"
 OBJECT_MISSING = "OBJECT_MISSING"
 """UNKNOWN, and for a person: PayPal does not know what we made there. Another account's credentials?"""
 OBJECT_DIFFERS = "OBJECT_DIFFERS"
-"""DECLINED: the order that a front end named is ours, but not for this amount, currency or intent."""
-OBJECT_GONE = "OBJECT_GONE"
-"""DECLINED: orders that nobody approved end after some hours; the next attempt makes a new one."""
+"""DECLINED: the order that a front end named, or changed, is ours, but not for this amount, currency or intent."""
 INVALID_STATE = "INVALID_STATE"
 INVALID_REQUEST = "INVALID_REQUEST"
 PAYMENT_FAILED = "PAYMENT_FAILED"
@@ -114,7 +112,8 @@ ERRORS_BY_STATUS: Mapping[int, Said] = {
 }
 STATE_ISSUES = frozenset({
     *("ORDER_ALREADY_CAPTURED", "ORDER_ALREADY_AUTHORIZED", "ORDER_ALREADY_COMPLETED", "ORDER_NOT_APPROVED"),
-    *("ACTION_DOES_NOT_MATCH_INTENT", "ORDER_COMPLETION_IN_PROGRESS", "PAYER_ACTION_REQUIRED"),
+    *("ACTION_DOES_NOT_MATCH_INTENT", "PAYER_ACTION_REQUIRED", "ORDER_COMPLETED_OR_VOIDED", "ORDER_EXPIRED"),
+    "MAX_AUTHORIZATION_COUNT_EXCEEDED",
     *("AUTHORIZATION_ALREADY_CAPTURED", "AUTHORIZATION_VOIDED", "AUTHORIZATION_DENIED", "AUTHORIZATION_EXPIRED"),
     *("PREVIOUSLY_CAPTURED", "PREVIOUSLY_VOIDED", "CANNOT_BE_VOIDED"),
 })  # fmt: skip
@@ -124,6 +123,8 @@ DECLINES = frozenset({
     *("PAYER_ACCOUNT_LOCKED_OR_CLOSED", "REDIRECT_PAYER_FOR_ALTERNATE_FUNDING", "COMPLIANCE_VIOLATION"),
     *("CARD_EXPIRED", "CARD_CLOSED", "PAYEE_BLOCKED_TRANSACTION", "MAX_NUMBER_OF_PAYMENT_ATTEMPTS_EXCEEDED"),
 })  # fmt: skip
+IN_PROGRESS = "ORDER_COMPLETION_IN_PROGRESS"
+"""PayPal takes the money by itself, of an order that a front end made so: how it is now is no answer yet."""
 MISMATCHES = frozenset({"PAYPAL_REQUEST_ID_PREVIOUSLY_USED", "DUPLICATE_REQUEST_ID"})
 URL_MAX = 4096
 
@@ -364,6 +365,8 @@ def error_answer(call: ProviderCall, reply: Reply) -> Answer:
     issue = issue_of(reply)
     if reply.status not in (400, 422) or not issue:
         return said_answer(call, UNKNOWN_WORD)
+    if issue == IN_PROGRESS:
+        return said_answer(call, ERRORS_BY_STATUS[409])
     if issue in MISMATCHES:
         return said_answer(call, Said(Verdict.UNKNOWN, IDEMPOTENCY_MISMATCH, "the key was used for something else"))
     if issue == DUPLICATE_INVOICE:
@@ -373,3 +376,10 @@ def error_answer(call: ProviderCall, reply: Reply) -> Answer:
         no = replace(REFUSED, closed=issue == "MAX_NUMBER_OF_PAYMENT_ATTEMPTS_EXCEEDED")
         return replace(said_answer(call, no), decline_code=issue)
     return said_answer(call, Said(Verdict.DECLINED, INVALID_REQUEST, f"PayPal refused the request: {issue}"))
+
+
+def question_error(call: ProviderCall, reply: Reply) -> Answer:
+    """Of a question's answer that is no yes: that the question was refused says nothing about the call it is about."""
+    answer = error_answer(call, reply)
+    refused = answer.verdict is Verdict.DECLINED and answer.code != OBJECT_NOT_OURS
+    return said_answer(call, UNKNOWN_WORD) if refused else answer

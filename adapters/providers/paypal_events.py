@@ -69,6 +69,9 @@ EVENTS: Mapping[str, About] = {
     "VAULT.PAYMENT-TOKEN.DELETED": About.WALLET,
     "VAULT.PAYMENT-TOKEN.DELETION-INITIATED": About.WALLET,
 }
+GIVEN_BACK = frozenset({"REFUNDED", "PARTIALLY_REFUNDED"})
+"""Statuses of a capture. Money that went back and is in no refund of its order (a reversal may be none) has no amount
+and no id here: a person looks."""
 OUTCOMES: Mapping[str, DisputeState] = {
     "RESOLVED_SELLER_FAVOUR": DisputeState.WON,
     "RESOLVED_BUYER_FAVOUR": DisputeState.LOST,
@@ -177,6 +180,8 @@ def order_news(order: Fields) -> tuple[News, ...]:
         news.append(AttemptNews(kind, _answer(kind, one, object_id), number))
     refunded = payments_of(order, "refunds")
     news += [RefundNews(_answer(Kind.REFUND, it, object_id), _number(it, payment_id, Kind.REFUND)) for it in refunded]
+    if not refunded and any(one.get("status") in GIVEN_BACK for one in taken):
+        news.append(RefundNews(Answer(Verdict.APPROVED, None, object_id)))
     return tuple(news)
 
 

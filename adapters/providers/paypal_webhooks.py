@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import orjson
 
-from payment_service.adapters.providers.paypal_answers import OBJECT_MISSING
+from payment_service.adapters.providers.paypal_answers import OBJECT_MISSING, payments_of
 from payment_service.adapters.providers.paypal_api import PaypalApi, Reply
 from payment_service.adapters.providers.paypal_events import (
     EVENTS,
@@ -33,7 +33,13 @@ from payment_service.adapters.providers.paypal_signatures import (
     check_signature,
     transmission_of,
 )
-from payment_service.adapters.providers.registration import PROVIDER_UNAVAILABLE, RATE_LIMITED, Sessions
+from payment_service.adapters.providers.registration import (
+    KEY_REFUSED,
+    PROVIDER_UNAVAILABLE,
+    RATE_LIMITED,
+    Sessions,
+    unanswered_code,
+)
 from payment_service.adapters.providers.stripe_fields import Fields
 from payment_service.core.errors import Refused, Unavailable
 from payment_service.core.ports import Answer
@@ -99,8 +105,10 @@ class PaypalWebhooks:
         order = await self._get(order_request(object_id).path) if object_id is not None else None
         if order is None:
             return replace(notice, news=(), refetch=False, review=(*notice.review, OBJECT_MISSING))
+        its_own = {it.get("id") for name in ("captures", "authorizations") for it in payments_of(order, name)}
         return replace(
             notice, news=order_news(order), object_id=object_id, refetch=False,
+            charge_id=notice.charge_id if notice.charge_id in its_own else None,
             payment_id=payment_id_of(order, About.ORDER) or payment_id,
         )  # fmt: skip
 
@@ -115,13 +123,13 @@ class PaypalWebhooks:
         named = [news.dispute_id for news in notice.news if isinstance(news, DisputeNews)]
         path = f"/v1/customer/disputes/{quote(named[0], safe='')}" if named else None
         reply = await self._api.ask(Request("GET", path)) if path is not None else None
-        if isinstance(reply, Reply) and reply.status == 200:
-            dispute = Fields(reply.body)
+        dispute = Fields(reply.body if isinstance(reply, Reply) and reply.status == 200 else None)
+        if news := dispute_news(dispute):
             return replace(
-                notice, news=dispute_news(dispute), refetch=False, charge_id=capture_of(dispute, About.DISPUTE),
+                notice, news=news, refetch=False, charge_id=capture_of(dispute, About.DISPUTE),
                 payment_id=payment_id_of(dispute, About.DISPUTE) or notice.payment_id,
             )  # fmt: skip
-        if reply is None or (isinstance(reply, Reply) and reply.status in (403, 404)):
+        if reply is None or (isinstance(reply, Reply) and reply.status in (200, 403, 404)):
             return replace(notice, news=(), refetch=False, review=(*notice.review, DISPUTE_NOT_READABLE))
         raise _away(reply)
 
@@ -153,6 +161,8 @@ class PaypalWebhooks:
 
 
 def _away(reply: Reply | Answer) -> Unavailable:
-    too_often = isinstance(reply, Reply) and reply.status == 429
-    code = RATE_LIMITED if too_often else PROVIDER_UNAVAILABLE
+    if isinstance(reply, Reply):
+        code = unanswered_code(reply.status)
+    else:  # without a token nothing was asked
+        code = reply.code if reply.code in (KEY_REFUSED, RATE_LIMITED) else PROVIDER_UNAVAILABLE
     return Unavailable("PayPal cannot be asked now", code=code, retry_after_s=RETRY_AFTER_S)

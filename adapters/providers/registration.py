@@ -12,6 +12,7 @@ from aiohttp import ClientSession
 from payment_service.core.payment_method import MethodKeeper
 from payment_service.core.ports import Clock, Provider
 from payment_service.core.use_cases.call_provider import KEY_REFUSED as KEY_REFUSED
+from payment_service.core.use_cases.call_provider import OBJECT_GONE as OBJECT_GONE
 from payment_service.core.webhooks import WebhookReader
 
 SettingsT = TypeVar("SettingsT", contravariant=True)
@@ -79,3 +80,14 @@ TROUBLE = frozenset({PROVIDER_UNAVAILABLE, PROVIDER_TIMEOUT, PROVIDER_ERROR, ADA
 """What counts as a failure of the provider; every other answer shows that it is well."""
 UNANSWERED = TROUBLE | {RATE_LIMITED, KEY_REFUSED, NOT_UNDERSTOOD}
 """Codes of a look-up that says nothing about the call it asked for: nothing may be sent or cancelled because of it."""
+REFUSED_US = frozenset({KEY_REFUSED, NOT_UNDERSTOOD})
+"""Codes of a question that the provider does not answer us, though it is well."""
+
+
+def unanswered_code(status: int) -> str:
+    """Of the HTTP status of a question that got no answer."""
+    if status == 429:
+        return RATE_LIMITED
+    if status in (401, 403):
+        return KEY_REFUSED
+    return NOT_UNDERSTOOD if 200 <= status < 500 else PROVIDER_UNAVAILABLE

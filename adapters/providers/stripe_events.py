@@ -131,15 +131,17 @@ def refund_news(refund: Fields) -> tuple[News, ...]:
 
 def dispute_news(dispute: Fields) -> tuple[News, ...]:
     """A status that is not known (`prevented` tells nothing of the money) keeps it out of reach of refunds, and is kept
-    as text beside the reason."""
+    as text beside the reason. One of no amount of ours is in no currency of ours: a person looks."""
     dispute_id, status = identity(dispute.get("id")), text_of(dispute.get("status"), 60) or ""
-    stated = with_amount(Answer(Verdict.PENDING), dispute.get("amount"), dispute.get("currency"))
-    if dispute_id is None or stated.amount_minor is None or stated.currency is None:
+    if dispute_id is None:
         return ()
+    stated = with_amount(Answer(Verdict.PENDING), dispute.get("amount"), dispute.get("currency"))
+    read = stated.amount_minor is not None and stated.currency is not None
+    amount_minor, currency = (stated.amount_minor or 0, stated.currency or "") if read else (0, "")
     state, reason = DISPUTES.get(status), text_of(dispute.get("reason"), 60)
     if state is None:
         state, reason = DisputeState.OPEN, f"{reason or '-'} ({status or 'no status'})"
-    return (DisputeNews(dispute_id, state, stated.amount_minor, stated.currency, reason),)
+    return (DisputeNews(dispute_id, state, amount_minor, currency, reason),)
 
 
 def _captured_news(charge: Fields) -> tuple[News, ...]:

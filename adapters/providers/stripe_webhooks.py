@@ -10,9 +10,9 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import quote
 
-from payment_service.adapters.providers.registration import PROVIDER_UNAVAILABLE, RATE_LIMITED
+from payment_service.adapters.providers.registration import PROVIDER_UNAVAILABLE, unanswered_code
 from payment_service.adapters.providers.stripe_answers import OBJECT_MISSING
-from payment_service.adapters.providers.stripe_api import Reply, StripeApi
+from payment_service.adapters.providers.stripe_api import StripeApi
 from payment_service.adapters.providers.stripe_events import (
     dispute_news,
     intent_news,
@@ -126,8 +126,7 @@ class StripeWebhooks:
         """None: Stripe knows no such object."""
         reply = await self._api.ask(request)
         if isinstance(reply, Answer) or reply.status not in (200, 404):
-            too_often = isinstance(reply, Reply) and reply.status == 429
-            code = RATE_LIMITED if too_often else PROVIDER_UNAVAILABLE
+            code = PROVIDER_UNAVAILABLE if isinstance(reply, Answer) else unanswered_code(reply.status)
             raise Unavailable("Stripe cannot be asked now", code=code, retry_after_s=RETRY_AFTER_S)
         return reply.body if reply.status == 200 else None
 

@@ -65,13 +65,19 @@ class Orders:
         return self._books.find("order", ask.match["id"])
 
     def patch(self, ask: Ask) -> Thing:
-        """Replacing the intent, which is all that the service does."""
+        """Replacing the intent, which is all that the service does, and the amount, as a page's script may."""
         order = self.read(ask)
         if order["status"] not in OPEN:
             raise impossible("ORDER_ALREADY_COMPLETED")
+        unit = order["purchase_units"][0]
+        amount_path = f"/purchase_units/@reference_id=='{unit['reference_id']}'/amount"
         for patch in ask.body.get("patches", []):
-            if patch.get("op") != "replace" or patch.get("path") != "/intent":
+            if patch.get("op") != "replace" or patch.get("path") not in ("/intent", amount_path):
                 raise impossible("NOT_PATCHABLE")
+            if patch["path"] == amount_path:
+                order["_minor"], order["_currency"] = money_of(patch.get("value"))
+                unit["amount"] = money(order["_minor"], order["_currency"])
+                continue
             if patch.get("value") not in INTENTS:
                 raise impossible("UNSUPPORTED_INTENT")
             order["intent"] = patch["value"]

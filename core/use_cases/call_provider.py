@@ -28,6 +28,9 @@ SECOND_OBJECT = "SECOND_OBJECT"
 """Why a call was not made although the provider object was: final, unlike a provider that was out of reach."""
 KEY_REFUSED = "PROVIDER_KEY_REFUSED"
 """NOT_SENT: it looked at our credentials and at nothing else (401, 403). No call gets through until that is mended."""
+OBJECT_GONE = "OBJECT_GONE"
+"""DECLINED and closed: the provider does not know the object that was to be paid; of a call that is sent again, that
+says nothing about the time before (reconcile.py)."""
 
 
 @dataclass(slots=True)
@@ -107,8 +110,9 @@ class Calling:
                 RequireAction(call.payment_id, "", now, call.number, answer.next_action.type, now + self.action_ttl_ms),
                 CallContext(next_action=answer.next_action),
             )
+        command_id = unsent_id(call) if answer.verdict is Verdict.NOT_SENT else ""
         said = RecordAnswer(
-            call.payment_id, "", now, call.kind, call.number, answer.verdict, source, answer.provider_id,
+            call.payment_id, command_id, now, call.kind, call.number, answer.verdict, source, answer.provider_id,
             answer.amount_minor, answer.currency, answer.code, answer.message, answer.decline_code, answer.review,
             answer.object_closed,
         )  # fmt: skip
@@ -138,6 +142,13 @@ class Calling:
                 self.metrics.count("effect_retries")
             await asyncio.sleep(delay)
             delay = min(delay * 2, RECORD_DELAY_S_MAX)
+
+
+def unsent_id(call: ProviderCall) -> str:
+    """Of the word that a call was not sent, and of sending it again: whoever commits first excludes the other. Else a
+    worker that was stopped, or had no database, for longer than its lease would free the amount of a refund that
+    another one is sending just now, and it would be made twice."""
+    return f"{call.key}:unsent"
 
 
 def is_open(payment: Payment, call: ProviderCall) -> bool:

@@ -4,13 +4,14 @@ Room: core/use_cases. Awaits on ports only. Who is an operator, and which one ma
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from math import ceil
 
 from payment_service.core.commands import DecideByHand, RecordAnswer
 from payment_service.core.decide import not_found
 from payment_service.core.errors import Refused, invalid_field
 from payment_service.core.frozen import dataclass
 from payment_service.core.ids import payment_id_of
-from payment_service.core.payment import Payment
+from payment_service.core.payment import Payment, provider_key
 from payment_service.core.ports import PaymentFilter, PaymentPage, PaymentStore, StoredEvent
 from payment_service.core.terms import Kind, Source, Verdict
 from payment_service.core.use_cases.execute import Execute
@@ -63,6 +64,11 @@ async def decide_by_hand(execute: Execute, payment_id: str, by: str, decision: D
         if not 1 <= number <= len(payment.attempts):
             raise Refused(f"there is no attempt {number}", code="NOT_FOUND")
         kind = payment.attempts[number - 1].kind
+    if decision.verdict != "approved":
+        # It may be arriving there just now: whoever tried again after this no would move the money twice.
+        left_s = await execute.store.under_way_s(provider_key(payment_id, kind, number))
+        if left_s > 0:
+            raise Refused(f"a worker is asking the provider: come again in {ceil(left_s)} s", code="INVALID_STATE")
     currency = payment.currency if decision.amount_minor is not None else None
     answer = RecordAnswer(
         payment_id, "", at_ms, kind, number, BY_HAND[decision.verdict], Source.OPERATOR, decision.provider_id,

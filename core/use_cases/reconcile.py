@@ -19,12 +19,12 @@ Room: core/use_cases. Awaits on ports only. Called with a claim, by whichever wo
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from payment_service.core.commands import ExpireAction, GiveUp, StartCharge
+from payment_service.core.commands import ExpireAction, GiveUp, SendAgain, StartCharge
 from payment_service.core.errors import Refused
 from payment_service.core.payment import Payment, Refund, attempt_of, is_unanswered, no_answer, refund_of, subject_of
 from payment_service.core.ports import Answer, ClaimedCall, ProviderCall
 from payment_service.core.terms import TAKES_MONEY, AttemptState, Kind, RefundStatus, Source, Verdict
-from payment_service.core.use_cases.call_provider import Calling, is_open, is_wanted
+from payment_service.core.use_cases.call_provider import OBJECT_GONE, Calling, is_open, is_wanted, unsent_id
 from payment_service.core.use_cases.execute import Outcome
 
 LOOKUP_DELAYS_S = (5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 21600.0, 86400.0)
@@ -118,7 +118,7 @@ class Reconciler:
         key_kept = self._since_sent_s(claim) < KEYS_KEPT_S
         match next_step(payment, call, in_window=self._in_window(claim), key_kept=key_kept):
             case Next.SEND_AGAIN:
-                if not await calling.leased(call, claim.claimed_at):
+                if not (await self._still_open(call) and await calling.leased(call, claim.claimed_at)):
                     return None
                 calling.metrics.count("calls_sent_again", provider=call.provider, kind=call.kind)
                 again = await calling.providers[call.provider].send(call)
@@ -162,9 +162,17 @@ class Reconciler:
             calling.alarm(NOT_CONFIGURED, call)
             await self._later(claim, payment)
             return None
+        if not await self._still_open(call):
+            return None
         calling.metrics.count("calls_sent_again", provider=call.provider, kind=call.kind)
         answer = await calling.call(call, claim.claimed_at)
         return None if answer is None else await self._record(claim, call, _at_most_unknown(answer), Source.LIVE)
+
+    async def _still_open(self, call: ProviderCall) -> bool:
+        """From here on nobody's word that it was not sent is heard; was it heard before, nothing is sent."""
+        calling = self.calling
+        await calling.tell(SendAgain(call.payment_id, unsent_id(call), calling.clock.now_ms()))
+        return is_open(await self._load(call), call)
 
     def _in_window(self, claim: ClaimedCall) -> bool:
         return self._since_sent_s(claim) < self.resend_window_s
@@ -209,5 +217,8 @@ def _waits_for_shopper(answer: Answer) -> bool:
 
 
 def _at_most_unknown(answer: Answer) -> Answer:
-    """That this request did not arrive says nothing about an earlier one with the same key."""
+    """That this request did not arrive, or that its object is not there now, says nothing about an earlier one with the
+    same key: our credentials may be another account's by now."""
+    if answer.code == OBJECT_GONE:
+        return replace(answer, verdict=Verdict.UNKNOWN, review=(*answer.review, OBJECT_GONE))
     return replace(answer, verdict=Verdict.UNKNOWN) if answer.verdict is Verdict.NOT_SENT else answer

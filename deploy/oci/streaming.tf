@@ -1,5 +1,6 @@
 # What `payment-service topics check` looks for. Nothing is compacted and nothing is kept for more than a week on OCI
-# Streaming: the tables' changelog is refilled from PostgreSQL with what it has forgotten.
+# Streaming: the payments table's changelog is refilled from PostgreSQL with what it has forgotten, the other tables
+# hold the last hours alone.
 
 locals {
   week    = 168
@@ -18,6 +19,9 @@ locals {
     "payment-audit-anchors"              = local.week
     "payment-dead-letters"               = local.week
     "payment-service-payments-changelog" = local.weekend # TABLE_TTL_H
+
+    "payment-service-provider_health-changelog" = local.day
+    "payment-service-reconciliation-changelog"  = local.day
   }
 
   # Name of the topic => hours that its messages are kept.

@@ -4,17 +4,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import pytest
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer
 from rigs.counted import CountedMetrics
 from rigs.provider_rig import call_for
 from rigs.settable_clock import SettableClock
 
 from payment_service.adapters.guarded import GuardedProvider, GuardLimits
 from payment_service.adapters.guarded_webhooks import GuardedReader
+from payment_service.adapters.providers.paypal_api import PaypalApi
+from payment_service.adapters.providers.paypal_webhooks import PaypalWebhooks
+from payment_service.adapters.providers.stripe_api import StripeApi
+from payment_service.adapters.providers.stripe_webhooks import StripeWebhooks
 from payment_service.core.errors import Malformed, Refused, Unavailable
 from payment_service.core.ports import Answer, ProviderCall
 from payment_service.core.resilience import BreakerRule, RateRule
-from payment_service.core.terms import Verdict
-from payment_service.core.webhooks import Notice
+from payment_service.core.terms import DisputeState, Verdict
+from payment_service.core.webhooks import DisputeNews, Notice
 
 NOTICE = Notice("SCRIPTED", "evt_1", "charge.succeeded", 1, "pay_1", "pi_1", None, (), refetch=True)
 FRESH = replace(NOTICE, refetch=False)
@@ -116,3 +122,44 @@ async def test_only_a_check_that_asks_the_provider_is_counted_and_apart_from_loo
     assert inner.asked == 1
     assert (await guard.lookup(call_for("pay_1"))).verdict is Verdict.APPROVED, "strangers do not use that up"
     assert reader.read(b"{}") is NOTICE
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 500])
+@pytest.mark.parametrize("name", ["STRIPE", "PAYPAL"])
+async def test_a_question_that_the_provider_refuses_us_does_not_stop_charges(name: str, status: int) -> None:
+    """A key that may not read disputes, say: each of their webhooks asks again and again, and none of the answers says
+    that the provider is ill."""
+
+    async def handler(request: web.Request) -> web.Response:
+        if request.path == "/v1/oauth2/token":
+            return web.json_response({"access_token": "t", "expires_in": 1000})
+        return web.json_response({}, status=status)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    async with TestServer(app) as server, ClientSession() as session:
+        url = f"http://127.0.0.1:{server.port}"
+        stripe = StripeWebhooks(["whsec_1"], StripeApi("sk_test_1", url, 5, lambda: session), live=False)
+        paypal = PaypalWebhooks(PaypalApi("c", "s", url, 5, lambda: session, SettableClock()), "WH1", None)
+        _, _, guard, _ = guarded()
+        reader = GuardedReader(stripe if name == "STRIPE" else paypal, guard)
+        kind = "charge.dispute.created" if name == "STRIPE" else "CUSTOMER.DISPUTE.CREATED"
+        dispute = DisputeNews("dp_1", DisputeState.OPEN, 1, "USD", None)
+        notice = replace(NOTICE, provider=name, type=kind, news=(dispute,))
+        for _ in range(3):
+            if name == "PAYPAL" and status == 403:
+                assert (await reader.refetch(notice)).review, "a person hears of it"
+                continue
+            with pytest.raises(Unavailable):
+                await reader.refetch(notice)
+        assert guard.available is (status < 500)
+
+
+async def test_nor_does_a_check_that_is_refused_us_and_its_sender_comes_again() -> None:
+    refused = [Unavailable("our key may not", code="PROVIDER_KEY_REFUSED") for _ in range(3)]
+    reader, _, guard, _ = guarded(*refused, asks_to_verify=True)
+    for _ in range(3):
+        with pytest.raises(Unavailable) as raised:
+            await reader.verify({}, b"{}", 0)
+        assert raised.value.code == "PROVIDER_UNAVAILABLE"
+    assert guard.available

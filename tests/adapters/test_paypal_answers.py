@@ -109,11 +109,13 @@ error_token_invalid                     | CHARGE  | NOT_SENT PROVIDER_KEY_REFUSE
 error_may_not                           | REFUND  | NOT_SENT PROVIDER_KEY_REFUSED
 error_no_such_object                    | REFUND  | UNKNOWN OBJECT_MISSING ?OBJECT_MISSING
 error_in_progress                       | CAPTURE | UNKNOWN IDEMPOTENCY_IN_USE
+error_order_completion_in_progress      | CHARGE  | UNKNOWN IDEMPOTENCY_IN_USE
 error_rate_limit                        | CHARGE  | NOT_SENT RATE_LIMITED
 error_internal                          | CHARGE  | UNKNOWN PROVIDER_ERROR
 error_unavailable_html                  | VOID    | UNKNOWN PROVIDER_ERROR
 error_of_tomorrow                       | CHARGE  | UNKNOWN ANSWER_NOT_UNDERSTOOD
 error_order_already_captured            | CHARGE  | again
+error_order_completed_or_voided         | AUTHORIZE | again
 error_order_not_approved                | CHARGE  | again
 error_action_does_not_match_intent      | CHARGE  | again
 error_payer_action_required             | CHARGE  | again

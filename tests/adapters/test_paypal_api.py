@@ -259,3 +259,19 @@ async def test_answers_that_nobody_would_expect(status: int, body: bytes, expect
 
     async with paypal_that(handler) as (provider, _):
         assert said(await provider.send(WALLET)) == expected
+
+
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize("kind", list(Kind))
+async def test_that_a_question_is_refused_is_no_answer_to_what_it_is_about(kind: Kind, status: int) -> None:
+    """Else a capture or refund whose answer was lost would be a no, and be made anew under another key."""
+
+    async def handler(request: web.Request) -> web.Response:
+        assert request.method == "GET", "nothing is sent before it was looked"
+        return web.json_response(recorded("error_invalid_value").body, status=status)
+
+    # The second attempt; without the id of its charge a capture or refund looks for it in the order, a void always.
+    call = recorded_call(kind, 2)
+    async with paypal_that(handler) as (provider, _):
+        for answer in (await provider.lookup(call), await provider.send(call)):
+            assert (answer.verdict, answer.code) == (Verdict.UNKNOWN, "ANSWER_NOT_UNDERSTOOD")

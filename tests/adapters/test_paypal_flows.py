@@ -17,6 +17,8 @@ from rigs.provider_rig import call_for
 from servers.provider_sim import ProviderSim
 
 from payment_service.adapters.providers.paypal import PaypalProvider
+from payment_service.adapters.providers.paypal_api import Reply
+from payment_service.adapters.providers.paypal_requests import Request
 from payment_service.core.ports import Answer, ProviderCall
 from payment_service.core.terms import Kind, Verdict
 
@@ -179,6 +181,48 @@ async def test_an_order_that_a_front_end_names_is_taken_only_if_it_is_ours(flow:
     assert flow.moved(call) == []
     assert (await flow.provider.send(replace(call, adopted=True, number=1))).verdict is Verdict.APPROVED
     assert flow.moved(call) == [("charge", 1000)]
+
+
+@pytest.mark.parametrize("kind", [Kind.CHARGE, Kind.AUTHORIZE])
+@pytest.mark.parametrize("wallet", [None, "tok_visa"])
+@pytest.mark.parametrize("amount", [("0.01", "USD"), ("10.00", "EUR")])
+async def test_an_order_that_was_changed_since_it_was_made_is_not_taken(
+    flow: Flow, kind: Kind, wallet: str | None, amount: tuple[str, str]
+) -> None:
+    """PayPal's script changes an order from the shopper's page, until they approve it: `actions.order.patch`."""
+    call = replace(await flow.started(kind), method_token=wallet)
+    value = {"currency_code": amount[1], "value": amount[0]}
+    path = f"/purchase_units/@reference_id=='{call.order_id}'/amount"
+    patch = Request("PATCH", f"{ORDERS}/{call.object_id}", [{"op": "replace", "path": path, "value": value}])
+    async with api_on(flow.sim.url) as page:
+        changed = await page.ask(patch)
+    assert isinstance(changed, Reply) and changed.status == 204
+    if wallet is None:
+        await flow.ask(f"approve/{call.object_id}")
+    refused = await flow.provider.send(call)
+    assert (*said(refused), refused.object_closed) == (Verdict.DECLINED, "OBJECT_DIFFERS", True)
+    assert set(refused.review) == {"AMOUNT_DIFFERS" if amount[1] == "USD" else "CURRENCY_DIFFERS"}
+    assert said(await flow.provider.lookup(call)) == (Verdict.DECLINED, "OBJECT_CANCELLED")
+    assert flow.moved(call) == []
+
+
+async def test_what_the_page_has_changed_and_taken_is_no_yes(flow: Flow) -> None:
+    call = await flow.started()
+    value = {"currency_code": "USD", "value": "0.01"}
+    path = f"/purchase_units/@reference_id=='{call.order_id}'/amount"
+    order = f"{ORDERS}/{call.object_id}"
+    async with api_on(flow.sim.url) as page:
+        await page.ask(Request("PATCH", order, [{"op": "replace", "path": path, "value": value}]))
+        await flow.ask(f"approve/{call.object_id}")
+        taken = await page.ask(Request("POST", f"{order}/capture", {}, "page"))
+    assert isinstance(taken, Reply) and taken.status == 201
+    found = await flow.provider.send(call)
+    assert (*said(found), found.review) == (Verdict.UNKNOWN, "OBJECT_DIFFERS", ("AMOUNT_DIFFERS",))
+    raced = await flow.provider.send(
+        replace(call, number=1, method_token="tok_visa")
+    )  # it was there to be paid a moment ago
+    assert said(raced) == (Verdict.UNKNOWN, "OBJECT_DIFFERS")
+    assert flow.moved(call) == [("charge", 1)]
 
 
 # --- captures, voids, refunds ----------------------------------------------------------------------------------------

@@ -150,7 +150,8 @@ async def test_saving_a_wallet_and_charging_it_is_valid_too(api: PaypalApi, prox
     saved = await methods.look(waiting)
     assert saved.secrets is not None and saved.secrets.token is not None, saved
     provider = PaypalProvider(api)
-    call = call_for(f"pay_{os.urandom(16).hex()}", provider="PAYPAL", token=saved.secrets.token)
+    payment_id = f"pay_{os.urandom(16).hex()}"
+    call = replace(call_for(payment_id, provider="PAYPAL", token=saved.secrets.token), payment_method_id=key)
     made = await provider.create_object(call)
     assert (await provider.send(replace(call, object_id=made.object_id))).verdict is Verdict.APPROVED
     there = PaypalWebhooks(api, "WEBHOOKOFTHETEST3", None)

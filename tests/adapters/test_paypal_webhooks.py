@@ -346,6 +346,9 @@ def heard(news: News) -> str:
         ("order_capture_completed", ["CHARGE APPROVED 1000 #None"]),
         ("order_capture_pending", ["CHARGE PENDING 1000 #None"]),
         ("order_capture_declined", ["CHARGE DECLINED 1000 #None"]),
+        # Money that went back and is in no refund, a reversal say: a person looks.
+        ("order_capture_refunded", ["CHARGE APPROVED 1000 #None", "REFUND APPROVED None #None"]),
+        ("order_capture_partially_refunded", ["CHARGE APPROVED 1000 #None", "REFUND APPROVED None #None"]),
         ("order_capture_of_tomorrow", ["CHARGE UNKNOWN None #None"]),
         ("order_authorization_created", ["AUTHORIZE APPROVED 1000 #None"]),
         ("order_authorization_denied", ["AUTHORIZE DECLINED 1000 #None"]),

@@ -16,6 +16,7 @@ from payment_service.adapters.providers.stripe_api import StripeApi
 from payment_service.adapters.providers.stripe_events import notice_of
 from payment_service.adapters.providers.stripe_webhooks import StripeWebhooks, check_signature
 from payment_service.core.errors import Malformed, Refused, Unavailable
+from payment_service.core.terms import DisputeState
 from payment_service.core.webhooks import AttemptNews, AuthorizationEnded, DisputeNews, MethodNews, News, RefundNews
 
 NOW_S = 1_795_560_300
@@ -270,3 +271,15 @@ async def test_when_stripe_cannot_be_asked_it_is_asked_later(status: int) -> Non
             for name in ("succeeded", "charge_refunded", "dispute_created"):
                 with pytest.raises(Unavailable):
                     await webhooks.refetch(webhooks.read(event(name)))
+
+
+@pytest.mark.parametrize(
+    "odd", [{"amount": None}, {"amount": -1}, {"currency": None}, {"currency": "isk", "amount": 150}]
+)
+def test_a_dispute_of_an_amount_that_is_none_of_ours_is_a_dispute(odd: dict[str, Any]) -> None:
+    """In a currency that is never the payment's, so that it is asked for again and a person looks."""
+    body = json.loads(event("dispute_created"))
+    body["data"]["object"] |= odd
+    (told,) = notice_of(json.dumps(body).encode(), live=False).news
+    assert isinstance(told, DisputeNews)
+    assert (told.dispute_id, told.state, told.amount_minor, told.currency) == ("du_1Recorded", DisputeState.OPEN, 0, "")

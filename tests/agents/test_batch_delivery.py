@@ -263,6 +263,16 @@ async def test_a_record_read_again_after_a_seek_is_not_worked_on_twice(rig: Rig)
     assert rig.handler.started == [(0, [0, 1, 2])]
 
 
+async def test_a_log_that_was_cut_is_worked_on_whole(rig: Rig) -> None:
+    rig.take(TP0, 7, 8)
+    await rig.finish()
+    await rig.committed(9)
+    rig.delivery.start_anew(TP0)
+    assert rig.take(TP0, 0, 1)
+    await rig.finish()
+    await rig.committed(2)
+
+
 async def test_silence_is_stuck_and_a_retry_is_not(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     now = {"s": 1000.0}
     monkeypatch.setattr(module, "monotonic", lambda: now["s"])

@@ -24,6 +24,7 @@ class Feed:
         self.full: set[TP] = set()
         self.done: dict[TP, int | None] = {}
         self.refuses = False
+        self.anew: list[TP] = []
 
     def wants(self, tp: TP, generation: int) -> bool:
         return tp not in self.full
@@ -33,6 +34,9 @@ class Feed:
             return False
         self.taken.append((tp, [record.offset for record in records], generation))
         return True
+
+    def start_anew(self, tp: TP) -> None:
+        self.anew.append(tp)
 
     def partitions(self) -> list[TP]:
         return list(self.done)
@@ -222,6 +226,25 @@ async def test_setting_back_is_tried_until_it_works(rig: Rig) -> None:
     assert rig.feed.taken == []
     await rig.poll()
     assert rig.feed.taken == [(TP0, [0, 1], 2)]
+
+
+async def test_a_log_that_was_cut_is_read_whole(rig: Rig) -> None:
+    """A broker that lost the end of its log, or was made anew: aiokafka goes back to its start, and what is there has
+    offsets that were read, and committed, before."""
+    thread = rig.thread({TP0: 5}, {TP0: 5})
+    await rig.consumer.perform_seek()
+    thread.ends[TP0] = 8
+    await rig.poll()
+    rig.consumer._committed_offset[TP0] = 8
+    thread.ends[TP0], thread.position[TP0] = 3, 0
+    await rig.poll()
+    assert rig.feed.taken == [(TP0, [5, 6, 7], 1), (TP0, [0, 1, 2], 1)]
+    assert rig.feed.anew == [TP0]
+    rig.feed.done = {TP0: 2}
+    assert rig.consumer._filter_committable_offsets([TP0]) == {TP0: 2}
+    thread.ends[TP0] = 4
+    await rig.poll()
+    assert rig.feed.taken[2:] == [(TP0, [3], 1)] and rig.feed.anew == [TP0]
 
 
 async def test_what_faust_commits_is_what_the_feed_says(rig: Rig) -> None:

@@ -291,9 +291,24 @@ async def test_a_record_read_again_after_a_seek_is_not_worked_on_twice(rig: Rig)
 # -- the watch
 
 
+async def test_a_log_that_was_cut_is_worked_on_whole(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(DeliveryLimits(4, 2, 10))
+    rig.take(TP0, (7, "k1", "old"), (8, "k2", "old too"), (9, "k3", "left"))
+    await rig.started("old", "old too")
+    rig.take(TP1, (1, "k4", "other"))
+    rig.delivery.start_anew(TP0)
+    rig.take(TP0, (0, "k1", "new"), (1, "k5", "now-new"))
+    rig.handler.finish("old too")
+    await rig.started("old", "old too", "other", "now-new")
+    rig.handler.finish("old")
+    await rig.started("old", "old too", "other", "now-new", "new")
+    rig.handler.finish("new")
+    await rig.until(lambda: rig.delivery.committable(TP0) == 2, "both of the new ones")
+
+
 async def test_silence_is_stuck_and_a_retry_is_not(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = 1_000_000
-    monkeypatch.setattr(module, "_now_ms", lambda: clock)
+    monkeypatch.setattr(module, "now_ms", lambda: clock)
     rig.take(TP0, (0, "a", "a1"))
     await rig.started("a1")
     clock += 90_000

@@ -10,15 +10,19 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
+from rigs.provider_rig import call_for
 
 from payment_service.cli import main as entry
 from payment_service.cli import service
 from payment_service.cli.outcome import explained
+from payment_service.codecs.health import row_of
 from payment_service.core.errors import Malformed, Refused, Unavailable, invalid_field
 from payment_service.core.events import PaymentCreated
+from payment_service.core.health import HealthWindow
 from payment_service.core.payment import Payment
-from payment_service.core.ports import Loaded, PaymentFilter, PaymentPage, StoredEvent
-from payment_service.core.terms import CaptureMethod
+from payment_service.core.ports import Answer, Loaded, PaymentFilter, PaymentPage, StoredEvent
+from payment_service.core.reconciliation import compared, our_fact, provider_fact, told
+from payment_service.core.terms import CaptureMethod, Verdict
 
 Run = Callable[..., Result]
 ROWS = {
@@ -318,7 +322,32 @@ def test_nothing_found_and_no_such_table(run: Run, rows: dict[str, Any]) -> None
 def test_another_table_is_shown_as_it_is(run: Run, rows: dict[str, Any]) -> None:
     rows.clear()
     rows["MOCK:USD"] = {"count": 3}
-    assert '{"count": 3}' in run("table", "provider_health").output
+    assert '{"count": 3}' in run("table", "of_tomorrow").output
+
+
+def test_what_providers_did_is_shown_minute_by_minute(run: Run, rows: dict[str, Any]) -> None:
+    rows.clear()
+    latency, at_ms = [0, 99, 0, 1], 1_700_000_040_000
+    window = HealthWindow("STRIPE", "USD", "pod-1:7", at_ms, (0.1, 0.2, 1.0), latency, {"APPROVED": 97, "UNKNOWN": 3},
+                          {"SUCCEEDED": 97})  # fmt: skip
+    rows[window.key] = row_of(window)
+    shown = run("table", "provider_health").output
+    for cell in ("STRIPE", "USD", "2023-11-14", "pod-1:7", "100", "3", "151 ms", "97", "SUCCEEDED"):
+        assert cell in shown, (cell, shown)
+
+
+def test_who_differs_is_shown_with_what_each_side_says(run: Run, rows: dict[str, Any]) -> None:
+    rows.clear()
+    heard = provider_fact(call_for("pay_1"), Answer(Verdict.APPROVED, amount_minor=9999, currency="USD"), 1000)
+    assert heard is not None
+    account = told(None, "pay_1", "order-1", [heard, our_fact(None, None, 2000)])
+    rows["pay_1"] = {**compared(account, None, 3000, whole=True), "timestamp": "2026-11-24T10:00:00.000Z"}
+    rows["pay_2"] = {**compared(told(None, "pay_2", "order-2", []), None, 3000, whole=True), "timestamp": ""}
+    shown = run("table", "reconciliation", "--status", "differs").output
+    for cell in ("pay_1", "order-1", "DIFFERS", "NO_PAYMENT", "none", "charge:1"):
+        assert cell in shown, (cell, shown)
+    assert "pay_2" not in shown
+    assert "not read" in run("table", "reconciliation", "--status", "waits").output
 
 
 def test_groups_are_click_groups() -> None:

@@ -36,6 +36,7 @@ def decode(body: object, headers: list[tuple[str, bytes]] | None = None, rules: 
             {"specversion": "1.0", "id": "1", "source": "/orders", "type": "order.created", "data": FIELDS},
             [("content-type", b"application/cloudevents+json; charset=UTF-8")],
         ),
+        ({"topic": "order.created", **FIELDS}, [("ce_type", b"")]),
         ({"topic": "order.created", **FIELDS, "totalAmount": "99.99"}, []),
         ({"topic": "order.created", **FIELDS, "currency": "usd", "itemCount": 2, "extra": {"deep": [1]}}, []),
     ],

@@ -51,6 +51,7 @@ NOTHING             | dispute open 500     | PAYMENT_NOT_FOUND
 NOTHING             | flag ODD             | PAYMENT_NOT_FOUND
 NOTHING             | clear                | PAYMENT_NOT_FOUND
 NOTHING             | give-up              | PAYMENT_NOT_FOUND
+NOTHING             | send-again           | PAYMENT_NOT_FOUND
 NOTHING             | by-hand approved     | PAYMENT_NOT_FOUND
 
 BEFORE              | created              | INVALID_STATE
@@ -75,6 +76,7 @@ BEFORE              | dispute open 500     | PAYMENT_NOT_FOUND
 BEFORE              | flag ODD             | PAYMENT_NOT_FOUND
 BEFORE              | clear                | PAYMENT_NOT_FOUND
 BEFORE              | give-up              | PAYMENT_NOT_FOUND
+BEFORE              | send-again           | PAYMENT_NOT_FOUND
 BEFORE              | by-hand approved     | PAYMENT_NOT_FOUND
 
 PENDING             | created              | nothing
@@ -101,6 +103,7 @@ PENDING             | dispute open 500     | DisputeChanged(OPEN 500)>disputed, 
 PENDING             | flag ODD             | ReviewFlagged(ODD)
 PENDING             | clear                | nothing
 PENDING             | give-up              | NOT_FOUND
+PENDING             | send-again           | nothing
 PENDING             | by-hand approved     | NOT_FOUND
 
 PROCESSING          | created              | nothing
@@ -126,6 +129,7 @@ PROCESSING          | dispute open 500     | DisputeChanged(OPEN 500)>disputed, 
 PROCESSING          | flag ODD             | ReviewFlagged(ODD)
 PROCESSING          | clear                | nothing
 PROCESSING          | give-up              | AttemptStarted(#2 VOID 3000 scheduled GIVEN_UP)
+PROCESSING          | send-again           | nothing
 PROCESSING          | by-hand approved     | DecidedByHand(attempt:1 APPROVED),
     AttemptApproved(#1 3000)>processed = SUCCEEDED
 
@@ -154,6 +158,7 @@ REQUIRES_ACTION     | dispute open 500     | DisputeChanged(OPEN 500)>disputed, 
 REQUIRES_ACTION     | flag ODD             | ReviewFlagged(ODD)
 REQUIRES_ACTION     | clear                | nothing
 REQUIRES_ACTION     | give-up              | nothing
+REQUIRES_ACTION     | send-again           | nothing
 REQUIRES_ACTION     | by-hand approved     | DecidedByHand(attempt:1 APPROVED),
     AttemptApproved(#1 3000)>processed = SUCCEEDED
 
@@ -181,6 +186,7 @@ AUTHORIZED          | dispute open 500     | DisputeChanged(OPEN 500)>disputed, 
 AUTHORIZED          | flag ODD             | ReviewFlagged(ODD)
 AUTHORIZED          | clear                | nothing
 AUTHORIZED          | give-up              | nothing
+AUTHORIZED          | send-again           | nothing
 AUTHORIZED          | by-hand approved     | INVALID_STATE
 
 SUCCEEDED           | created              | nothing
@@ -205,6 +211,7 @@ SUCCEEDED           | dispute open 500     | DisputeChanged(OPEN 500)>disputed
 SUCCEEDED           | flag ODD             | ReviewFlagged(ODD)
 SUCCEEDED           | clear                | nothing
 SUCCEEDED           | give-up              | nothing
+SUCCEEDED           | send-again           | nothing
 SUCCEEDED           | by-hand approved     | INVALID_STATE
 
 FAILED              | created              | nothing
@@ -233,6 +240,7 @@ FAILED              | dispute open 500     | DisputeChanged(OPEN 500)>disputed, 
 FAILED              | flag ODD             | ReviewFlagged(ODD)
 FAILED              | clear                | nothing
 FAILED              | give-up              | nothing
+FAILED              | send-again           | nothing
 FAILED              | by-hand approved     | INVALID_STATE
 
 UNKNOWN             | created              | nothing
@@ -258,6 +266,7 @@ UNKNOWN             | dispute open 500     | DisputeChanged(OPEN 500)>disputed, 
 UNKNOWN             | flag ODD             | ReviewFlagged(ODD)
 UNKNOWN             | clear                | nothing
 UNKNOWN             | give-up              | AttemptStarted(#2 VOID 3000 scheduled GIVEN_UP) = PROCESSING
+UNKNOWN             | send-again           | nothing
 UNKNOWN             | by-hand approved     | DecidedByHand(attempt:1 APPROVED),
     AttemptApproved(#1 3000)>processed = SUCCEEDED
 
@@ -284,6 +293,7 @@ CANCELLED           | dispute open 500     | DisputeChanged(OPEN 500)>disputed, 
 CANCELLED           | flag ODD             | ReviewFlagged(ODD)
 CANCELLED           | clear                | nothing
 CANCELLED           | give-up              | NOT_FOUND
+CANCELLED           | send-again           | nothing
 CANCELLED           | by-hand approved     | NOT_FOUND
 
 PARTIALLY_REFUNDED  | created              | nothing
@@ -308,6 +318,7 @@ PARTIALLY_REFUNDED  | dispute open 500     | DisputeChanged(OPEN 500)>disputed
 PARTIALLY_REFUNDED  | flag ODD             | ReviewFlagged(ODD)
 PARTIALLY_REFUNDED  | clear                | nothing
 PARTIALLY_REFUNDED  | give-up              | nothing
+PARTIALLY_REFUNDED  | send-again           | nothing
 PARTIALLY_REFUNDED  | by-hand approved     | INVALID_STATE
 
 REFUNDED            | created              | nothing
@@ -333,6 +344,7 @@ REFUNDED            | dispute open 500     | DisputeChanged(OPEN 500)>disputed, 
 REFUNDED            | flag ODD             | ReviewFlagged(ODD)
 REFUNDED            | clear                | nothing
 REFUNDED            | give-up              | nothing
+REFUNDED            | send-again           | nothing
 REFUNDED            | by-hand approved     | INVALID_STATE
 """
 ROWS = [tuple(part.strip() for part in line.split("|")) for line in TABLE.replace("\n    ", " ").splitlines() if line]

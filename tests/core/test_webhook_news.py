@@ -258,12 +258,30 @@ def test_disputes_in_any_order() -> None:
     assert opened.disputed == 5000
     won = become(opened, step(opened, dispute(DisputeState.WON)))
     assert won.disputed == 0
-    assert become(won, step(won, dispute(DisputeState.OPEN))) == won
+    assert step(won, dispute(DisputeState.OPEN)).ask == "CONTRADICTS"
     assert step(won, dispute(DisputeState.LOST)).ask == "CONTRADICTS"
     assert step(OPEN, dispute(DisputeState.OPEN), ASKED).wait == "BEFORE_ITS_CHARGE"
     foreign = dispute(DisputeState.OPEN, "EUR")
     assert step(PAID, foreign).ask == "CURRENCY_DIFFERS"
     assert become(PAID, step(PAID, foreign, ASKED)).disputed == 0
+
+
+def test_a_dispute_that_was_won_can_be_opened_again_and_lost() -> None:
+    """The shopper appeals: until that is decided their money is out of reach of refunds again."""
+    opened, won, lost = (DisputeNews("dp_1", it, 5000, "USD", "fraudulent") for it in DisputeState)
+    payment = become(PAID, step(PAID, opened))
+    payment = become(payment, step(payment, won))
+    assert step(payment, opened).ask, "it may be what was said before it was won"
+    assert step(payment, opened, ASKED).wait, "asked for before it was won, perhaps"
+    later = replace(ASKED, at_ms=ASKED.at_ms + IN_FLIGHT_MS)
+    again = become(payment, step(payment, opened, later))
+    assert (again.disputed, again.disputes[0].state) == (5000, DisputeState.OPEN)
+    assert become(again, step(again, lost)).disputed == 5000
+    # Decided in its lane too: what is open when it is read and won when it is told stays won.
+    stale = step(become(PAID, step(PAID, opened)), opened, later)
+    assert become(payment, stale) == payment
+    gone = become(payment, step(payment, lost, ASKED))
+    assert become(gone, step(gone, opened, later)) == gone, "an appeal of ours brings nothing back yet"
 
 
 def test_an_approval_starts_a_charge_only_where_the_shopper_was_waited_for() -> None:

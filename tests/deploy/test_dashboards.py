@@ -74,7 +74,7 @@ def test_every_alert_says_what_is_wrong_and_what_to_do() -> None:
     assert len(names) == len(set(names)) >= 30
     for rule in alerts():
         assert rule["labels"]["severity"] in ("page", "ticket")
-        assert {"summary", "action"} == rule["annotations"].keys(), rule["alert"]
+        assert {"summary", "action", "runbook"} == rule["annotations"].keys(), rule["alert"]
 
 
 def test_commands_that_an_alert_names_exist() -> None:

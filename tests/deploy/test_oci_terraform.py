@@ -14,14 +14,14 @@ from typing import Any
 import hcl2
 import pytest
 
-from payment_service.adapters.kafka_topics import ALIAS, needed_topics
+from payment_service.adapters.kafka_topics import ALIAS
 from payment_service.adapters.settings import Settings, environment_names
-from payment_service.core.topic_plan import TopicReport, Verdict, as_terraform
+from payment_service.core.topic_plan import NeededTopic, TopicReport, Verdict, as_terraform
+from payment_service.services import topics_of
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "oci"
 KNOWN: dict[str, dict[str, bool]] = json.loads(Path(__file__).with_name("oci_arguments.json").read_text())
 OF_TERRAFORM = {"count", "for_each", "lifecycle", "depends_on"}
-CHANGELOG = "payment-service-payments-changelog"
 
 
 def plain(value: Any) -> Any:
@@ -91,7 +91,7 @@ def test_the_streams_are_the_topics_that_are_needed() -> None:
 
     made = {"orders": hours["weekend"], **dict.fromkeys(local("published"), hours["day"])}
     made |= {name: in_hours(said) for name, said in local("kept").items()}
-    needed = needed_topics(["orders"], [CHANGELOG], aliases=False, table_ttl_h=Settings(_env_file=None).table_ttl_h)
+    needed = topics_of(Settings(_env_file=None))
     assert made == {it.name: it.oci_retention_h() for it in needed}
     assert ALIAS in local("retention_in_hours")
 
@@ -110,7 +110,7 @@ def test_the_queue_gives_up_later_than_we_do() -> None:
 
 
 def test_what_topics_create_prints_is_terraform_too() -> None:
-    needed = needed_topics(["orders"], [CHANGELOG], aliases=True)
+    needed = [*topics_of(Settings(_env_file=None)), NeededTopic(ALIAS)]
     reports = [TopicReport(f"p-{it.name}", it, None, Verdict.MISSING, []) for it in needed]
     text = as_terraform(reports, 4)
     found = list(resources({"printed": parsed(text)}))
@@ -134,5 +134,5 @@ def test_terraform_itself_reads_it(tmp_path: Path) -> None:
         [*terraform, "console", "-var=region=r", "-var=compartment_id=c", "-var=stream_users_group=g"],
         input="jsonencode(local.retention_in_hours)\n", env=env, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    needed = needed_topics(["orders"], [CHANGELOG], aliases=False, table_ttl_h=72)
+    needed = topics_of(Settings(_env_file=None))
     assert json.loads(json.loads(asked.stdout)) == {it.name: it.oci_retention_h() for it in needed}

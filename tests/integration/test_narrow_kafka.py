@@ -24,10 +24,12 @@ from servers.topics import partitions_of, read_to_end
 from payment_service.adapters.kafka_client import KafkaClient
 from payment_service.adapters.kafka_topics import needed_topics
 from payment_service.core.ids import payment_id_of
+from payment_service.services import SHORT_TABLES
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(420)]
 
 CHANGELOG = "payment-service-payments-changelog"
+SHORT_CHANGELOGS = [f"payment-service-{name}-changelog" for name in SHORT_TABLES]
 HOUR_MS = 3_600_000
 REFUSED_THERE = {"CREATE_TOPICS", "CREATE_PARTITIONS", "DELETE_TOPICS", "INIT_PRODUCER_ID", "ADD_PARTITIONS_TO_TXN",
                  "ADD_OFFSETS_TO_TXN", "END_TXN", "ALTER_CONFIGS", "INCREMENTAL_ALTER_CONFIGS"}  # fmt: skip
@@ -48,7 +50,7 @@ async def shop_on(narrow: NarrowKafka, folder: Path, database_url: str, **env: s
     """With the topics that Terraform would have made: nothing compacted."""
     async with Installation(folder, narrow.address, database_url, **narrow.env, **env) as site:
         partitions = int(env.get("TOPIC_PARTITIONS", PARTITIONS))
-        topics = needed_topics(["orders"], [CHANGELOG], aliases=False)
+        topics = needed_topics(["orders"], [CHANGELOG], aliases=False, short_changelogs=SHORT_CHANGELOGS)
         day = {"cleanup.policy": "delete", "retention.ms": str(24 * HOUR_MS)}
         week = {"cleanup.policy": "delete", "retention.ms": str(168 * HOUR_MS)}
         configs = {site.prefix + it.name: week if it.name == CHANGELOG else day for it in topics}

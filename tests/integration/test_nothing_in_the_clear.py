@@ -41,7 +41,8 @@ LARGE = 1_047_000
 """Bytes of an order that the broker takes, and not any more with the headers of a letter."""
 
 MAY_BE_EMPTY = {
-    *("table outbox", "table order_updates", "topic payment-provider-stats", "topic payment-facts"),
+    *("table outbox", "table order_updates", "topic payment-service-provider_health-changelog"),
+    "table ended_sessions",
     *("table dead_letter_replays", "table legacy_payments", "topic payment.unknown", "topic payment.refund_failed"),
 }
 MUST_BE_THERE = {
@@ -55,6 +56,7 @@ MUST_BE_THERE = {
         "topic payment-webhooks",
     ),
     *("topic payment-service-payments-changelog", "topic payment-audit-anchors"),
+    *("topic payment-provider-stats", "topic payment-facts", "topic payment-service-reconciliation-changelog"),
 }
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from rigs.books import audit, read_all, until_table_agrees
-from rigs.worker import Installation, Message
+from rigs.worker import PARTITIONS, Installation, Message
 
 from payment_service.core.ids import payment_id_of
 
@@ -17,6 +18,8 @@ pytestmark = pytest.mark.kafka
 LARGE = "x" * 900_000
 TOO_LARGE = b"{" + b"x" * 1_020_000
 """A broker takes it; together with the headers of a dead letter it would not."""
+NO_VALUES: Any = (("ce_type", None), ("trace", None))
+"""Headers as Kafka allows them, and some producers write them for what they do not know."""
 CREATED = [("payment.created", "PENDING")]
 CANCELLED = [("payment.created", "PENDING"), ("payment.cancelled", "CANCELLED")]
 
@@ -69,6 +72,7 @@ SHAPES = {
     "whole-amount": created("whole-amount", 3, totalAmount="99.990"),
     "unknown-fields": created("unknown-fields", 0, items=[{"sku": 1, "name": "Grüße 🎈"}], nested={"a": {"b": [None]}}),
     "large": created("large", 1, notes=LARGE),
+    "no-header-values": created("no-header-values", 2)._replace(headers=NO_VALUES),
 }
 """By order id; each is 99.99 USD of `user-<order id>`."""
 
@@ -157,7 +161,7 @@ async def test_orders_of_every_shape_become_payments_and_junk_stops_nothing(
 ) -> None:
     async with Installation(tmp_path, kafka_broker, database_url) as site:
         await site.make_order_topic()
-        junk = [Message(value, number % 4, b"\xc3\x28") for number, value in enumerate((*JUNK, TOO_LARGE))]
+        junk = [Message(value, number % 4, b"\xc3\x28", NO_VALUES) for number, value in enumerate((*JUNK, TOO_LARGE))]
         await site.produce(*SHAPES.values(), *junk[:12], *NOTHING_FOR_US, *STORIES, *junk[12:])
         await site.produce(*(created(f"last-{number}", number) for number in range(4)))
         last = {f"last-{number}": CREATED for number in range(4)}
@@ -178,6 +182,59 @@ async def test_orders_of_every_shape_become_payments_and_junk_stops_nothing(
         await site.all_committed()
         await check_payments(site, last)
         assert site.count("inbox") == inbox + 4
+
+
+async def test_orders_may_come_compressed(kafka_broker: str, database_url: str, tmp_path: Path) -> None:
+    """By the shop's producer, or by the broker, which may do it for a topic by itself."""
+    async with Installation(tmp_path, kafka_broker, database_url) as site:
+        await site.make_order_topic()
+        for number, codec in enumerate(("gzip", "snappy", "lz4", "zstd")):
+            await site.produce(created(codec, number), compression=codec)
+        worker = await site.started()
+        await site.until_told(4)
+        await site.all_committed()
+        assert await worker.stop() < (0, 30.0)
+
+
+async def test_an_order_that_its_shop_took_back_in_the_same_transaction_is_none(
+    kafka_broker: str, database_url: str, tmp_path: Path
+) -> None:
+    """What was aborted is in the log all the same."""
+    async with Installation(tmp_path, kafka_broker, database_url) as site:
+        await site.make_order_topic()
+        producer = AIOKafkaProducer(bootstrap_servers=site.broker, transactional_id=f"{site.prefix}shop")
+        async with producer:
+            for order_id, end in (("aborted", producer.abort_transaction), ("kept", producer.commit_transaction)):
+                await producer.begin_transaction()
+                await producer.send_and_wait(site.orders, created(order_id).value, partition=0)
+                await end()
+        await site.produce(created("later", 0))
+        worker = await site.started()
+        await site.all_committed()
+        await site.until_told(2)
+        assert {row[0] for row in site.rows("select order_id from payment_service.payments")} == {"kept", "later"}
+        assert await worker.stop() < (0, 30.0)
+
+
+async def test_a_log_that_ends_before_what_was_committed_is_read_whole(
+    kafka_broker: str, database_url: str, tmp_path: Path
+) -> None:
+    """As after an election of a replica that was behind, or on a copy of the cluster: the group's offsets say more than
+    there is, and the orders that come then have offsets that were committed before."""
+    async with Installation(tmp_path, kafka_broker, database_url) as site:
+        await site.make_order_topic()
+        await site.produce(*(created(f"first-{number}", number % 4) for number in range(8)))
+        consumer = AIOKafkaConsumer(bootstrap_servers=site.broker, group_id=site.group, enable_auto_commit=False)
+        async with consumer:
+            consumer.assign([TopicPartition(site.orders, number) for number in range(PARTITIONS)])
+            await consumer.commit(dict.fromkeys(consumer.assignment(), 1000))
+        worker = await site.started()
+        await site.until_told(8)
+        await site.all_committed()
+        await site.produce(*(created(f"next-{number}", number % 4) for number in range(8)))
+        await site.until_told(16)
+        await site.all_committed()
+        assert await worker.stop() < (0, 30.0)
 
 
 async def check_letters(site: Installation, junk: list[Message]) -> None:

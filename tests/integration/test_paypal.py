@@ -107,6 +107,8 @@ async def test_a_payments_life_over_paypal(shop: Shop) -> None:
     await captured_in_the_dashboard_part_by_part(shop)
     await cancelled_while_the_shopper_is_asked(shop)
     await refunded_and_disputed_at_paypal(shop)
+    await paid_for_less_and_named(shop)
+    await changed_and_taken_by_the_page(shop)
     await ordered(shop)
     await saved_charged_ordered_and_removed(shop)
 
@@ -238,6 +240,43 @@ async def refunded_and_disputed_at_paypal(shop: Shop) -> None:
     await shop.until(payment, disputed=False)
 
 
+async def paid_for_less_and_named(shop: Shop) -> None:
+    """With the client id that every page shows, anybody makes an order at PayPal that carries our payment's id."""
+    for capture_method in ("automatic", "manual"):
+        payment = await shop.made(f"o-for-less-{capture_method}", captureMethod=capture_method)
+        unit = {"custom_id": payment, "amount": {"currency_code": "USD", "value": "0.01"}}
+        made = await shop.at_paypal("POST", "/v2/checkout/orders", {"intent": "CAPTURE", "purchase_units": [unit]})
+        await shop.sim_does(f"approve/{made['id']}")
+        await shop.at_paypal("POST", f"/v2/checkout/orders/{made['id']}/capture", {})
+        told = await shop.post(payment, "process", paymentIntentId=made["id"])
+        assert (told.status, told.data["status"], told.data["needsReview"]) == (202, "UNKNOWN", True)
+        await asyncio.sleep(1.0)  # its webhooks say that it was paid
+        shown = await shop.until(payment, status="UNKNOWN")
+        assert shown["amounts"] == {**amounts(0), "authorized": 0}
+        again = await shop.post(payment, "process", paymentMethodId="tok_visa")
+        assert (again.status, again.data["status"]) == (202, "UNKNOWN"), "a person looks first"
+        assert shop.moved(payment) == [("charge", 1)]
+
+
+async def changed_and_taken_by_the_page(shop: Shop) -> None:
+    """By PayPal's script, which may change an order until it is taken, and take it."""
+    payment = await shop.made("o-changed")
+    order = f"/v2/checkout/orders/{await shop.asked(payment)}"
+    unit = (await shop.at_paypal("GET", order))["purchase_units"][0]
+    path = f"/purchase_units/@reference_id=='{unit['reference_id']}'/amount"
+    cent = {"currency_code": "USD", "value": "0.01"}
+    await shop.at_paypal("PATCH", order, [{"op": "replace", "path": path, "value": cent}])
+    await shop.sim_does("faults", {"rates": {"webhook_drop": 1.0}, "delay_ms": 1000})  # or we are faster, and close it
+    await shop.sim_does(f"approve/{order.rpartition('/')[2]}")
+    await shop.at_paypal("POST", f"{order}/capture", {})
+    await shop.sim_does("faults")
+    shown = await shop.until(payment, needsReview=True)
+    assert (shown["status"], shown["amounts"]["captured"]) in (("REQUIRES_ACTION", 0), ("UNKNOWN", 0))
+    told = (await shop.post(payment, "process", paymentIntentId=shown["providerPaymentId"])).data
+    assert (told["status"] in ("REQUIRES_ACTION", "UNKNOWN"), told["amounts"]["captured"]) == (True, 0)
+    assert shop.moved(payment) == [("charge", 1)]
+
+
 async def ordered(shop: Shop) -> None:
     """With a saved wallet that wants its shopper all the same."""
     body = {
@@ -274,6 +313,7 @@ async def saved_charged_ordered_and_removed(shop: Shop) -> None:
     assert shop.moved(payment) == shop.moved(ordered["id"]) == [("charge", 9999)]
 
     (there,) = wallets(shop)
+    await nobody_else_pays_with_it(shop, there)
     assert there not in str(method) + str(paid) + str(ordered)
     await shop.at_paypal("DELETE", f"/v3/vault/payment-tokens/{there}")  # its owner, in their PayPal account
     await shop.until_no(methods)
@@ -282,6 +322,20 @@ async def saved_charged_ordered_and_removed(shop: Shop) -> None:
     await shop.site.until(lambda: not wallets(shop), "PayPal keeps none of the wallets")
     refused = await shop.post(await shop.made("o-wallet-gone"), "process", paymentMethodId=method["id"])
     assert (refused.status, refused.code) == (404, "NOT_FOUND")
+
+
+async def nobody_else_pays_with_it(shop: Shop, wallet: str) -> None:
+    """PayPal charges a saved wallet without asking its owner, whoever names its id."""
+
+    async def as_stranger(path: str, **body: Any) -> Answer:
+        return await shop.worker.call("POST", f"/api/v1/payments{path}", body, user="user-2")
+
+    payment = (await as_stranger("", orderId="o-stranger", amount=99.99)).data["id"]
+    refused = await as_stranger(f"/{payment}/process", paymentMethodId=wallet)
+    assert (refused.status, refused.code) == (402, "CARD_DECLINED"), refused
+    second = (await as_stranger("", orderId="o-stranger-2", amount=99.99, paymentMethodId=wallet)).data["id"]
+    assert (await as_stranger(f"/{second}/process")).status == 402
+    assert shop.moved(payment) == shop.moved(second) == []
 
 
 def wallets(shop: Shop) -> list[str]:

@@ -9,18 +9,20 @@ from contextlib import asynccontextmanager
 
 import pytest
 from rigs.desk_rig import Clock, NoMetrics
-from rigs.ledger_provider import DROP_ANSWER, DROP_REQUEST, HANG_AFTER, HANG_BEFORE, LedgerProvider
+from rigs.ledger_provider import DROP_ANSWER, DROP_REQUEST, HANG_AFTER, HANG_BEFORE, HANG_UNSENT, LedgerProvider
 from rigs.store_worker import Worker
 from servers.postgres import execute as sql
 
 from payment_service.adapters.postgres import statement
 from payment_service.adapters.postgres.call_queue import PostgresCallQueue
 from payment_service.core.commands import Cancel, Command, CreatePayment, RequestRefund, StartCapture, StartCharge
+from payment_service.core.errors import Refused
 from payment_service.core.ids import payment_id_of
 from payment_service.core.payment import Payment, attempt_in_the_way, status_of
 from payment_service.core.terms import REFUND_OPEN, CaptureMethod, Kind, RefundStatus, Status
 from payment_service.core.use_cases import perform_effects, reconcile
 from payment_service.core.use_cases.execute import Execute
+from payment_service.core.use_cases.operator_desk import Decision, decide_by_hand
 from payment_service.core.use_cases.perform_effects import Effects
 from payment_service.core.use_cases.provider_calls import CallContext
 
@@ -223,6 +225,60 @@ async def test_a_zombie_that_wakes_while_another_worker_charges_leaves_it_to_tha
         site.provider.release("send:CHARGE")
         (payment,) = await site.settled("o1")
         assert status_of(payment) is PAID and payment.review == ()
+
+
+@pytest.mark.parametrize("heir_is", ["another", "itself"])
+@pytest.mark.parametrize("operation", ["create", "send:CHARGE", "send:REFUND"])
+async def test_a_zombie_that_sent_nothing_is_not_heard_while_it_is_sent_again(
+    database_url: str, operation: str, heir_is: str
+) -> None:
+    """Else a refund's amount is free again while its money moves, and whoever asks again gets it twice."""
+    async with site_on(database_url) as site:
+        zombie = site.worker("zombie")
+        heir = site.worker("heir") if heir_is == "another" else zombie
+        await zombie.execute(order("o1"))
+        sent, pid = operation, payment_id_of("o1")
+        if operation == "send:REFUND":
+            await zombie.start(charge("o1"))
+            await site.settled("o1")
+        else:
+            sent = "send:CHARGE"
+        site.provider.faults = {operation: [HANG_UNSENT]}
+        site.provider.faults.setdefault(sent, []).append(HANG_AFTER)
+        await zombie.start(RequestRefund(pid, "", 4, "service", None, 500) if sent == "send:REFUND" else charge("o1"))
+        (call,) = zombie.effects._running.values()
+        heir.run()
+        await until(lambda: site.provider.count(sent) == 1)
+        site.provider.release("unsent")
+        await call
+        payment = await site.payment("o1")
+        open_still = payment.refunds[0].status in REFUND_OPEN if sent == "send:REFUND" else not is_settled(payment)
+        assert open_still, "the money has moved"
+        site.provider.release(sent)
+        (payment,) = await site.settled("o1")
+        assert payment.review == ()
+
+
+@pytest.mark.parametrize("said", ["not-sent", "declined"])
+async def test_a_person_says_no_to_nothing_that_is_being_sent(database_url: str, said: str) -> None:
+    """They looked, and it was not there: it is on its way, sent once more. Refunded again it would be paid twice."""
+    async with site_on(database_url) as site:
+        worker = site.worker("w1")
+        await worker.execute(order("o1"))
+        await worker.start(charge("o1"))
+        await site.settled("o1")
+        pid = payment_id_of("o1")
+        site.provider.faults["send:REFUND"] = [DROP_REQUEST, HANG_AFTER]
+        await worker.start(RequestRefund(pid, "", 4, "service", None, 500))
+        worker.run()
+        await until(lambda: site.provider.count("send:REFUND") == 1)
+        no = Decision(said, "it is not in the dashboard", refund=1)
+        with pytest.raises(Refused) as refused:
+            await decide_by_hand(worker.execute, pid, "operator:eve", no)
+        assert refused.value.code == "INVALID_STATE"
+        site.provider.release()
+        (payment,) = await site.settled("o1")
+        assert (payment.refunded, payment.review) == (500, ())
 
 
 @pytest.mark.parametrize("kind", [Kind.CAPTURE, Kind.REFUND, Kind.VOID])

@@ -17,6 +17,7 @@ from payment_service.adapters.sealing import AesGcmCipher
 from payment_service.core.audit import AuditEntry, StoredEntry
 from payment_service.core.dead_letters import Letter, LetterFilter, LetterPage, Replayed, Sent
 from payment_service.core.errors import Refused
+from payment_service.core.health import ProviderHealth
 from payment_service.core.ids import payment_id_of
 from payment_service.core.live import Reading
 from payment_service.core.use_cases.operator_desk import OperatorDesk
@@ -94,6 +95,19 @@ class Hooks:
         return len(found)
 
 
+class Ended:
+    """An EndedSessions of one worker."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, float] = {}
+
+    def is_ended(self, digest: str) -> bool:
+        return digest in self.sessions
+
+    async def end(self, digest: str, ends_s: float) -> None:
+        self.sessions[digest] = ends_s
+
+
 @dataclass
 class Answer:
     """A page that is there as a whole."""
@@ -158,6 +172,10 @@ async def answer_of(response: ClientResponse) -> Answer:
     return Answer(response.status, await response.text(), response.headers, dict(response.cookies))
 
 
+async def healthy() -> Mapping[str, ProviderHealth] | None:
+    return {f"STRIPE{EVIL}": ProviderHealth(1200, 0.995, 0.25, 1.5, {"SUCCEEDED": 1100}, 2)}
+
+
 @asynccontextmanager
 async def console_site(refund_roles: Collection[str] = ("admin",), **more: Any) -> AsyncIterator[ConsoleSite]:
     """`more`: fields of WebServices."""
@@ -177,7 +195,8 @@ async def console_site(refund_roles: Collection[str] = ("admin",), **more: Any) 
 
         operators = OperatorDesk(desk.execute, desk.effects, desk.store, by_provider_id, 0.5)
         console = Console(
-            operators, AesGcmCipher(KEY), frozenset(refund_roles), letters, hooks, entries, live, "test"
+            operators, AesGcmCipher(KEY), frozenset(refund_roles), letters, hooks, entries, live, healthy, Ended(),
+            "test",
         )  # fmt: skip
         fields = {"audit": audited.append, "keys": rig.store.keys, "console": console, **more}
         client = await opened(services_with(desk, clock=clock, metrics=metrics, **fields))

@@ -243,6 +243,7 @@ _WORDS: dict[str, _Maker] = {
         **{**k, "at_ms": k["at_ms"] + ACTION_TTL_MS}, number=_numbered(p, f)  # type: ignore[arg-type, operator]
     ),
     "give-up": lambda p, r, f, n, k: c.GiveUp(**k, number=_numbered(p, f)),  # type: ignore[arg-type]
+    "send-again": lambda p, r, f, n, k: c.SendAgain(**k),  # type: ignore[arg-type]
     "expire-authorization": lambda p, r, f, n, k: c.ExpireAuthorization(**k, source=Source.WEBHOOK),  # type: ignore[arg-type]
     "external": lambda p, r, f, n, k: c.RecordExternalRefund(
         **k,  # type: ignore[arg-type]

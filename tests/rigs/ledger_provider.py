@@ -13,6 +13,8 @@ from payment_service.core.ports import Answer, ProviderCall
 from payment_service.core.terms import TAKES_MONEY, Kind, Verdict
 
 DROP_REQUEST, DROP_ANSWER, HANG_BEFORE, HANG_AFTER = "drop_request", "drop_answer", "hang_before", "hang_after"
+HANG_UNSENT = "hang_unsent"
+"""Hangs until gate "unsent" opens, and then it was not sent."""
 
 
 @dataclass
@@ -60,6 +62,9 @@ class LedgerProvider:
         fault = left.pop(0) if left else ""
         if fault == HANG_BEFORE:
             await self.gates[operation].wait()
+        if fault == HANG_UNSENT:
+            await self.gates["unsent"].wait()
+            return Answer(Verdict.NOT_SENT, code="PROVIDER_UNAVAILABLE")
         if fault == DROP_REQUEST:
             return Answer(Verdict.UNKNOWN, code="PROVIDER_TIMEOUT")
         self.asked.append((operation, key, time.monotonic()))

@@ -1,6 +1,7 @@
 """Bodies as PayPal writes them, from its documentation: tests/contract/providers/paypal/*.json."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,4 +39,5 @@ def recorded_call(kind: Kind = Kind.CHARGE, number: int = 1, **more: Any) -> Pro
     """The call that the recorded answers are about: 10.00 USD of payment pay_recorded."""
     manual = kind in (Kind.AUTHORIZE, Kind.CAPTURE)
     fields = {"object_id": ORDER_ID, "manual": manual, "provider": "PAYPAL"}
-    return call_for("pay_recorded", kind, number, **(fields | more))
+    call = call_for("pay_recorded", kind, number, **(fields | more))
+    return call if call.method_token is None else replace(call, payment_method_id="pmt_recorded")

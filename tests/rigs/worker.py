@@ -269,11 +269,12 @@ class Installation:
     async def make_order_topic(self) -> None:
         await create_topics(self.broker, [self.orders], partitions=PARTITIONS)
 
-    async def produce(self, *messages: "Message") -> None:
+    async def produce(self, *messages: "Message", compression: str | None = None) -> None:
         """All of them acked, in this order within each partition."""
         producer = AIOKafkaProducer(
-            bootstrap_servers=self.broker, acks="all", linger_ms=20, max_request_size=MESSAGE_BYTES_MAX
-        )
+            bootstrap_servers=self.broker, acks="all", linger_ms=20, max_request_size=MESSAGE_BYTES_MAX,
+            compression_type=compression,
+        )  # fmt: skip
         async with producer:
             sent = [
                 await producer.send(

@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import pytest
-from rigs.console_site import ConsoleSite, console_site
+from rigs.console_site import ESCAPED, ConsoleSite, console_site
 from rigs.settable_clock import SettableClock
 
 from payment_service.adapters.live_reading import live_reading
@@ -115,6 +115,25 @@ async def test_a_stream_ends_with_the_session_and_with_the_worker() -> None:
         site.live.end()
         async with asyncio.timeout(10):
             await response.read()
+
+
+async def test_all_workers_together_are_on_the_page_itself() -> None:
+    async with console_site() as site:
+        await site.sign_in("support")
+        text = (await site.get("/console/live")).text
+        for cell in ("1200", "99.5 %", "250 ms", "1.5 s", "1100", f"STRIPE{ESCAPED}"):
+            assert cell in text, cell
+
+
+async def test_a_stream_ends_when_its_operator_signs_out() -> None:
+    async with console_site() as site:
+        await site.sign_in("support")
+        page = await site.get("/console")
+        response = await site.client.get("/console/live/events")
+        await site.post("/console/sign-out", {"form_token": page.form_token})
+        site.live.tick()
+        async with asyncio.timeout(10):
+            assert b"event: point" not in await response.read()
 
 
 async def test_no_more_browsers_than_a_worker_can_serve(monkeypatch: pytest.MonkeyPatch) -> None:

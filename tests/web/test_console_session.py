@@ -170,6 +170,19 @@ async def test_signing_out_forgets_the_cookie(site: ConsoleSite) -> None:
     assert (await site.get("/console")).status == 303
 
 
+async def test_a_copy_of_the_cookie_is_worth_nothing_after_signing_out(site: ConsoleSite) -> None:
+    other = (await site.sign_in("admin", user="other")).cookies["console"].value
+    copied = (await site.sign_in("admin")).cookies["console"].value
+    page = await site.get("/console")
+    await site.post("/console/sign-out", {"form_token": page.form_token})
+    stolen = {"Cookie": f"console={copied}"}
+    assert (await site.get("/console", **stolen)).status == 303
+    assert (await site.post(f"{PAGE}/cancel", {"form_token": page.form_token}, **stolen)).status == 401
+    assert (await site.get("/console", Cookie=f"console={other}")).status == 200, "of another session"
+    await site.sign_in("admin")
+    assert (await site.get("/console")).status == 200, "the same operator may sign in again"
+
+
 @pytest.mark.parametrize(
     ("asked", "sent_to"),
     [

@@ -28,7 +28,9 @@ STREAM_HEADERS = {
 @console_pages.route("/console/live", name="live")
 class Live(ConsolePage):
     async def get(self, request: web.Request) -> web.Response:
-        return self.shown(request, self.session(request), "live.html", here="live", now=self.console.live.now)
+        session = self.session(request)
+        health = await self.console.health()
+        return self.shown(request, session, "live.html", here="live", now=self.console.live.now, health=health)
 
 
 @console_pages.route("/console/live/events", name="events")
@@ -46,6 +48,8 @@ class Events(ConsolePage):
             await response.prepare(request)
             await response.write(f"retry: {RETRY_MS}\n".encode() + _event("history", list(live.points)))
             async for point in live.stream(min(STREAM_S_MAX, session.left_s(clock.now_ms() / 1000))):
+                if self.console.ended.is_ended(session.digest):
+                    break
                 await response.write(_event("point", point))
         except ConnectionError:
             pass  # the browser went away, as browsers do

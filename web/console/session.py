@@ -2,6 +2,7 @@
 
 Room: web. The token itself is not in it: whoever steals the cookie cannot call the API. It is made anew at every
 sign-in (nothing that a browser brought is kept), readable by nobody but us, and ends with the token at the latest.
+Signing out ends it at every worker, so that a copy of the cookie is worth nothing any more.
 """
 
 import base64
@@ -18,6 +19,7 @@ from payment_service.core.errors import Malformed
 from payment_service.core.ports import Cipher
 from payment_service.core.use_cases.payment_requests import Caller
 from payment_service.web.client_address import FORWARDED_PROTO, is_in, parse_address
+from payment_service.web.console.parts import Console
 from payment_service.web.services import WebServices
 
 COOKIE = "console"
@@ -49,6 +51,11 @@ class Session:
         """In every form of this session, and good in no other."""
         return hashlib.sha256(b"console form\0" + self.name.encode()).hexdigest()
 
+    @property
+    def digest(self) -> str:
+        """What is kept of it once its operator has signed out."""
+        return hashlib.sha256(b"console session\0" + self.name.encode()).hexdigest()
+
     def takes(self, form_token: str) -> bool:
         return hmac.compare_digest(self.form_token.encode(), form_token.encode("utf-8", "surrogateescape"))
 
@@ -68,18 +75,20 @@ def begin(user_id: str, roles: frozenset[str], token_ends_s: float, now_s: float
     return Session(user_id, roles, name, now_s, min(token_ends_s, now_s + LENGTH_S_MAX))
 
 
-def read_session(request: web.Request, services: WebServices, cipher: Cipher) -> Session | None:
-    """None: there is none, or it is over, or it is not one of ours."""
+def read_session(request: web.Request, services: WebServices, console: Console) -> Session | None:
+    """None: there is none, or it is over, or its operator has signed out, or it is not one of ours."""
     text = request.cookies.get(_cookie_name(request, services), "")
     if not 0 < len(text) <= COOKIE_LENGTH_MAX or not text.isascii():
         return None
     try:
-        plain = cipher.unseal(base64.b64decode(text, altchars=b"-_", validate=True), PLACE)
+        plain = console.cipher.unseal(base64.b64decode(text, altchars=b"-_", validate=True), PLACE)
     except (Malformed, binascii.Error, ValueError):
         return None
     user_id, roles, name, seen_s, ends_s = orjson.loads(plain)
     session = Session(user_id, frozenset(roles), name, seen_s, ends_s)
-    return session if session.left_s(services.clock.now_ms() / 1000) > 0 else None
+    if session.left_s(services.clock.now_ms() / 1000) <= 0 or console.ended.is_ended(session.digest):
+        return None
+    return session
 
 
 def keep(

@@ -64,11 +64,12 @@ class SignIn(ConsolePage):
 @console_pages.route("/console/sign-out", name="sign_out")
 class SignOut(ConsolePage):
     async def post(self, request: web.Request) -> web.Response:
-        session = read_session(request, self.services, self.console.cipher)
+        session = read_session(request, self.services, self.console)
         if session is not None:
             request[ASKED].caller = session.caller
             if not session.takes((await read_form(request, self)).get(FORM_TOKEN, "")):
                 raise Refused("this form is not of your session: open the page again", code="FORBIDDEN")
+            await self.console.ended.end(session.digest, session.ends_s)
         response = gone_to(SIGN_IN)
         forget(response, request, self.services)
         return response

@@ -31,7 +31,7 @@ class ConsoleDoor(Behaviour):
     def __init__(self, services: WebServices, open_routes: frozenset[str]) -> None:
         assert services.console is not None, "there is no console"
         self._services = services
-        self._cipher = services.console.cipher
+        self._console = services.console
         self._errors = Errors(services, open_routes)
 
     def arrives(self, request: web.Request, asked: Asked) -> None:
@@ -41,7 +41,7 @@ class ConsoleDoor(Behaviour):
             raise Refused("this was not sent by a page of this console", code="FORBIDDEN")
         if asked.route in OPEN:
             return
-        session = read_session(request, self._services, self._cipher)
+        session = read_session(request, self._services, self._console)
         if session is not None:
             asked.caller, request[SESSION] = session.caller, session
         elif request.method in READING and asked.route != EVENTS:
