@@ -1,6 +1,6 @@
 """Opening a connection: what aiopg gets wrong while it connects, and while it waits.
 
-Room: adapters/postgres. Three things, all seen:
+Room: adapters/postgres. Four things, all seen:
 - When a connection is refused or breaks, aiopg may leave its reader or writer in the event loop although libpq has
   closed the socket (its writer always, both where the number is 1024 or more, since it looks with `select`). uvloop
   then refuses later sockets of that number: a worker would not get back to a database that was away, and could not
@@ -9,6 +9,7 @@ Room: adapters/postgres. Three things, all seen:
   aiopg does not watch, and waits until its time is up. So every address is tried on its own here.
 - It waits by `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that comes together with the answer:
   the task goes on, and whoever cancelled it and waits for its end waits for ever.
+- Closed twice, it removes the reader of a number that is somebody else's: an error, or a connection that hears nothing.
 """
 
 import asyncio
@@ -59,6 +60,10 @@ class SteadyConnection(aiopg.Connection):
         self._loop.remove_writer(number)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(psycopg2.OperationalError("the connection broke"))
+
+    def _close(self) -> None:
+        super()._close()
+        self._fileno = None  # closed again, it would take the reader of whoever has this number by then
 
     async def _poll(self, waiter: "asyncio.Future[None]", timeout: float) -> None:
         self._ready(self._weakref)

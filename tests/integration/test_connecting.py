@@ -194,3 +194,25 @@ def test_closing_waits_for_nobody(postgres_server: str, run: Run) -> None:
                 await database.fetch("select 1")
 
     ran(run, work())
+
+
+@pytest.mark.parametrize("run", LOOPS)
+def test_one_that_is_closed_again_leaves_the_next_socket_of_its_number_alone(postgres_server: str, run: Run) -> None:
+    async def work() -> None:
+        old = await connect(postgres_server, QUICK_S)
+        number = old._fileno
+        old.close()
+        new = await connect(postgres_server, QUICK_S)
+        assert new._fileno == number
+        old.close()
+        async with asyncio.timeout(QUICK_S), new.cursor() as cursor:
+            await cursor.execute("select 1")
+            assert await cursor.fetchone() == (1,)
+        new.close()
+        _, writer = await asyncio.open_connection(*place_of(postgres_server))
+        assert writer.get_extra_info("socket").fileno() == number
+        old.close()
+        writer.close()
+        await writer.wait_closed()
+
+    ran(run, work())
