@@ -20,7 +20,7 @@ PYTEST := $(BIN)/pytest
 unexport PYTHONDONTWRITEBYTECODE
 WATCH := $(BIN)/watchfiles --ignore-paths .data,.venv,.typecheck,dist,build
 
-.PHONY: help install run dev demo migrate test test-watch test-kafka test-console test-providers test-live test-api audit crash crash-random coverage check check-deploy lint format types api-docs bench bench-charges build clean \
+.PHONY: help install run dev demo migrate test test-long test-watch test-kafka test-console test-providers test-live test-api audit crash crash-random coverage check check-deploy lint format types api-docs bench bench-charges build clean \
 	docker-up docker-down kafka-tools
 
 help: ## list the targets
@@ -51,8 +51,11 @@ migrate: $(STAMP) ## bring the schema of DATABASE_URL up to date
 	$(BIN)/payment-service migrate
 
 # Most of a test is waiting for a server: four at once take half the time of one on two cores.
-test: $(STAMP) ## all tests that need nothing but this machine's Python
+test: $(STAMP) ## the tests that need nothing but this machine's Python, in under five minutes
 	$(PYTEST) -n 4 --dist load
+
+test-long: $(STAMP) ## the rest of them: whole workers killed, traced, taken over, over every provider
+	$(PYTEST) -m "long and not kafka and not browser" -n 4 --dist load
 
 test-watch: $(STAMP) ## the tests of what failed last, again whenever a file changes
 	$(WATCH) --filter python '$(PYTEST) --failed-first --maxfail=5 -q' .

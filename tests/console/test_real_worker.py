@@ -8,9 +8,12 @@ from typing import Any
 
 import aiohttp
 import orjson
+import pytest
 from rigs.console_site import FORM_TOKEN, ONCE
 from rigs.console_worker import ConsoleWorker, console_worker
 from rigs.worker import token_of
+
+pytestmark = pytest.mark.long
 
 LETTER = re.compile(r'href="(/console/dead-letters/letter\?id=[^"]+)"')
 HIDDEN_ID = re.compile(r'name="id" value="([^"]+)"')

@@ -16,6 +16,8 @@ from payment_service.adapters.providers import find_providers
 from payment_service.core.ports import Answer, ProviderCall
 from payment_service.core.terms import Kind, Verdict
 
+pytestmark = pytest.mark.long
+
 FOUND = find_providers()
 RIGS = [*sorted(FOUND), "MOCK_REMOTE", pytest.param("STRIPE_SANDBOX", marks=pytest.mark.live)]
 

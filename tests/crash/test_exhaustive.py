@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 RIG = Path(__file__).with_name("exhaustive.py")
 WAIT_S = 240.0
 PLANTS = {

@@ -18,6 +18,8 @@ from payment_service.adapters.settings_rules import problems_of
 from payment_service.cli.main import COMMANDS
 from payment_service.worker import END_S
 
+pytestmark = pytest.mark.long
+
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
 OF_THE_CHART = {"POD_NAME", "PORT", "DATA_DIR", "MIGRATE_ON_START"}
 NOT_IN_A_CLUSTER = {"NODE_ENV", "EMBEDDED"}

@@ -24,6 +24,8 @@ from payment_service.adapters.postgres.pool import Database
 from payment_service.adapters.sealing import AesGcmCipher
 from payment_service.core.dead_letters import LetterFilter, Sent
 
+pytestmark = pytest.mark.long
+
 KEY = ENCRYPTION_KEY.encode()
 ORDER = {"type": "order.created", "orderId": "o-9", "userId": "ann", "totalAmount": 5, "currency": "USD"}
 BROKERS = ["tansu_broker", pytest.param("kafka_broker", marks=pytest.mark.kafka)]

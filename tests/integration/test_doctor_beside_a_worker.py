@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rigs.commands import command
 from rigs.worker import Installation
+
+pytestmark = pytest.mark.long
 
 AREAS = ("database", "broker", "providers", "work")
 

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 from rigs.charging_site import SHORT_LEASES, simulator
 from rigs.judge import judge
 from rigs.worker import Answer, Installation, Worker
+
+pytestmark = pytest.mark.long
 
 SHOPPERS = 12
 """At the same time."""

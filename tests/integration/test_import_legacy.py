@@ -16,6 +16,8 @@ from servers.postgres import execute
 from payment_service.core.ids import payment_id_of
 from payment_service.core.payment_method import own_method_id
 
+pytestmark = pytest.mark.long
+
 PAYMENTS = 8_000
 OLD_KEY = "the old service's own words"
 Said = dict[str, Any]

@@ -21,6 +21,8 @@ from rigs.worker import ENCRYPTION_KEY, JWT_SECRET, Answer, Installation, Messag
 from servers.provider_sim import ProviderSim
 from servers.redis import RedisServer
 
+pytestmark = pytest.mark.long
+
 USER = "ann"
 BACK = "https://shop.test/back"
 WAIT_S = 30.0

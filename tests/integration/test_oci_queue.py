@@ -11,6 +11,8 @@ from servers.waiting import until
 
 from payment_service.core.ids import payment_id_of
 
+pytestmark = pytest.mark.long
+
 WAIT_S = 90.0
 KEY = "a-key-of-the-vault-of-32-letters"
 

@@ -16,6 +16,8 @@ import pytest
 from rigs.order_service import OrderService
 from rigs.worker import ENCRYPTION_KEY, JWT_SECRET, Worker
 
+pytestmark = pytest.mark.long
+
 PAYMENT = {
     "id", "orderId", "userId", "status", "paymentProvider", "paymentMethodId", "amount", "amountMinor", "currency",
     "amounts", "description", "metadata", "cancelRequested", "disputed", "needsReview", "unconfirmed", "nextAction",

@@ -3,8 +3,11 @@
 import json
 from pathlib import Path
 
+import pytest
 from rigs.order_service import OrderService
 from rigs.worker import Installation, Message
+
+pytestmark = pytest.mark.long
 
 SERVICE_TOKEN = "the-token-that-the-order-service-knows"
 WAITING = "select count(*) from payment_service.order_updates"

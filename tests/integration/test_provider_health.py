@@ -25,6 +25,8 @@ from payment_service.codecs.health import encode_window, message_key, window_of
 from payment_service.core.health import WINDOW_MS, HealthWindow, ProviderHealth, added_up
 from payment_service.tables.provider_health import NAME, TOPICS, ProviderHealthTable
 
+pytestmark = pytest.mark.long
+
 CIPHER = AesGcmCipher(b"k" * 32)
 PARTITIONS = 4
 WAIT_S = 60.0

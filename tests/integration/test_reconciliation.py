@@ -11,6 +11,8 @@ from rigs.reconciled_site import ReconciledSite, reconciled_site
 
 from payment_service.core.reconciliation import Difference
 
+pytestmark = pytest.mark.long
+
 
 async def published(site: ReconciledSite, payment_id: str, **changes: Any) -> None:
     """A message on our own topic that our history knows nothing of."""

@@ -18,6 +18,8 @@ from payment_service.adapters.postgres.republish import Republishing
 from payment_service.core.errors import Unavailable
 from payment_service.core.republishing import Chosen
 
+pytestmark = pytest.mark.long
+
 REPUBLISH = ("events", "republish")
 TOLD = ["payment.created", "payment.processed", "payment.refunded"]
 

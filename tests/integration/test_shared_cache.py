@@ -5,9 +5,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from redis.asyncio import Redis
 from rigs.worker import Installation, Worker
 from servers.redis import RedisServer
+
+pytestmark = pytest.mark.long
 
 SEEN_S = 2.0
 """A mark is in Redis some milliseconds after the commit; a loaded machine may take longer."""

@@ -7,10 +7,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from aiohttp import ClientSession
 from rigs.worker import Answer, Installation, Message, Worker
 from servers.provider_sim import ProviderSim
+
+pytestmark = pytest.mark.long
 
 SECRET = "whsec_of_the_integration_test"
 KEY = "sk_test_integration"

@@ -9,6 +9,8 @@ from rigs.worker import Installation, Worker
 
 from payment_service.core.ids import payment_id_of
 
+pytestmark = pytest.mark.long
+
 WAIT_S = 60.0
 ORDERS = [f"order-{number}" for number in range(40)]
 

@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rigs.books import read_all
 from rigs.worker import Installation, Message, Worker
 from servers.otlp import Collector, Span, collecting
+
+pytestmark = pytest.mark.long
 
 SHOP, ORDER = "0af7651916cd43dd8448eb211c80319c", "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER = "b7ad6b7169203331"

@@ -16,6 +16,8 @@ from security.audit import NOTHING_KNOWN, ask, bill_of_materials, verdict, write
 
 from payment_service.adapters.embedded_process import free_port
 
+pytestmark = pytest.mark.long
+
 TESTS = Path(__file__).resolve().parents[1]
 FINDING = {
     "vulns": [
