@@ -228,7 +228,9 @@ async def run_worker(
             },
             timeout=DRAIN_S,
         )
-        await asyncio.gather(services.anchors.last(), services.provider_stats.last(), services.facts.last())
+        last = (services.anchors.last(), services.provider_stats.last(), services.facts.last())
+        for error in filter(None, await asyncio.gather(*last, return_exceptions=True)):
+            _log.error("something was not told at the end", error=repr(error), exc_info=error)
         await services.publisher.stop()
         for task in (*tasks, stopping):
             task.cancel()

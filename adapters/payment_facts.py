@@ -88,6 +88,7 @@ class PaymentFacts:
         self.accounts: Accounts | None = None
         """Of the stream side that was started last."""
         self._heard: dict[str, tuple[str, list[Fact]]] = {}
+        self._telling = asyncio.Lock()
         self._left_out = 0
         self._since_s: float | None = None
         self._caught_up_s = clock.monotonic_s()
@@ -125,6 +126,8 @@ class PaymentFacts:
                 await self.tick()
             except Unavailable as error:
                 _log.info("payments are not compared now error=%s", error.message)
+            except Exception:  # a bug: heard of, and no reason to end a worker that takes payments
+                _log.exception("payments are not compared now")
 
     async def tick(self) -> None:
         """Raises Unavailable: what was heard is kept, what changed is read again."""
@@ -153,6 +156,10 @@ class PaymentFacts:
             _log.warning("what providers and orders said last is not compared payments=%d", len(self._heard))
 
     async def _tell_heard(self) -> None:
+        async with self._telling:  # of a worker that ends, while it tells
+            await self._tell_some_heard()
+
+    async def _tell_some_heard(self) -> None:
         some = list(islice(self._heard.items(), PAYMENTS_PER_S))
         told = [Told(payment_id, order_id, list(facts)) for payment_id, (order_id, facts) in some]
         await self._send(told)

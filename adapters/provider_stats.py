@@ -47,6 +47,7 @@ class ProviderStats:
         self._start_ms = self._minute()
         self._open: dict[tuple[str, str], HealthWindow] = {}
         self._untold: deque[HealthWindow] = deque()
+        self._telling = asyncio.Lock()
 
     def answered(self, operation: str, call: Asked, answer: Answer, seconds: float) -> None:
         """Look-ups are left out: one without news is no failure of the provider."""
@@ -91,6 +92,10 @@ class ProviderStats:
 
     async def tell(self, *, ending: bool = False) -> None:
         """The minute, if it is over, and what waits; while the broker is away, the next time."""
+        async with self._telling:  # of a worker that ends, while a minute is told
+            await self._tell(ending)
+
+    async def _tell(self, ending: bool) -> None:
         minute = self._minute()
         if ending or minute > self._start_ms:  # never a second window of one minute: it would replace the first
             opened, self._open = self._open, {}

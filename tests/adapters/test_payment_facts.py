@@ -1,5 +1,6 @@
 """What is told to be compared: bounded whatever passes, nothing lost while the broker is away, nobody told twice."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,7 @@ class Outside:
         self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]],
         placed_by: bytes | None = None,
     ) -> None:  # fmt: skip
+        await asyncio.sleep(0)
         if self.error is not None:
             raise self.error
         self.sent.append(decode_told(key, value or b"", CIPHER))
@@ -110,6 +112,12 @@ async def test_a_broker_that_is_away_loses_nothing_that_was_heard(rig: Rig) -> N
     rig.outside.error = None
     await rig.facts.tick()
     assert [len(it.facts) for it in rig.outside.sent] == [2]
+
+
+async def test_a_worker_that_ends_while_it_tells_tells_once(rig: Rig) -> None:
+    rig.facts.ordered(order(1))
+    await asyncio.gather(rig.facts.tick(), rig.facts.last())
+    assert len(rig.outside.sent) == 1
 
 
 async def test_under_load_a_bounded_number_is_told_and_the_rest_is_counted(

@@ -1,5 +1,6 @@
 """Windows of a worker: what is counted in which minute, told once it is over, whatever the broker does meanwhile."""
 
+import asyncio
 from dataclasses import dataclass, field
 
 import pytest
@@ -32,6 +33,7 @@ class Broker:
 
     async def send(self, topic: str, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]]) -> None:
         assert topic == "payment-provider-stats"
+        await asyncio.sleep(0)
         if self.error is not None:
             raise self.error
         self.sent.append(decode_window(key, value or b"", CIPHER))
@@ -87,6 +89,13 @@ async def test_what_the_broker_does_not_take_now_goes_later_and_once(rig: Rig) -
     assert [(it.start_ms, it.outcomes) for it in rig.broker.sent] == [
         (600_000, {"SUCCEEDED": 1}), (660_000, {"FAILED": 2}),
     ]  # fmt: skip
+
+
+async def test_a_worker_that_ends_while_a_minute_is_told_tells_each_window_once(rig: Rig) -> None:
+    rig.stats.became("MOCK", "USD", Status.SUCCEEDED)
+    rig.clock.pass_s(60)
+    await asyncio.gather(rig.stats.tell(), rig.stats.last())
+    assert len(rig.broker.sent) == 1
 
 
 async def test_what_waits_and_what_is_counted_is_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
