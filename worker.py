@@ -271,9 +271,7 @@ def run(settings: Settings) -> NoReturn:
 
 
 def _on_uvloop(work: Coroutine[Any, Any, int]) -> NoReturn:
-    """As policy, not for this loop alone: Faust's consumer makes one more, in its own thread."""
-    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    asyncio.run(_to_the_end(work))
+    uvloop.run(_to_the_end(work))
 
 
 async def _to_the_end(work: Coroutine[Any, Any, int]) -> NoReturn:
@@ -328,6 +326,8 @@ async def _greet(services: Services) -> None:
         f'  curl -s {url}/api/v1/payments -H "Authorization: Bearer $TOKEN" '
         "-H 'Content-Type: application/json' \\\n"
         '    -d \'{"orderId":"order-1","amount":99.99,"currency":"USD"}\'\n\n'
+        f"How to pay it, and all else: {url}/api-docs\n"
+        f"For operators: {url}/console, with a token of `payment-service token --user YOU --role admin`\n\n"
         "Ctrl-C stops everything.\n",
         flush=True,
     )

@@ -239,7 +239,11 @@ class Settings(SettingsFields):
     @cached_property
     def encryption_keys_old(self) -> tuple[bytes, ...]:
         """Keys that only open what was sealed before a rotation."""
-        return tuple(_key_of(key) for key in self.encryption_keys_old_given)
+        named = tuple(_key_of(key) for key in self.encryption_keys_old_given)
+        if self.is_production or self.encryption_key is None or self.jwt_secret is None:
+            return named
+        # Before there was an ENCRYPTION_KEY here it came from JWT_SECRET, and nobody can write that one down.
+        return (*named, legacy_encryption_key(self.jwt_secret.get_secret_value()))
 
 
 def _with_vault_key(given: SettingsT) -> tuple[SettingsT, dict[str, str]]:

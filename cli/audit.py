@@ -15,6 +15,10 @@ from payment_service.core.audit import Problem, StoredEntry, Verified
 from payment_service.core.errors import Unavailable
 
 LIMIT_MAX = 10_000
+OTHER_KEY = (
+    "Rows of a time whose key is neither ENCRYPTION_KEY nor in ENCRYPTION_KEYS_OLD look changed too, all of them: see "
+    "first that every key since the beginning is there."
+)
 PROBLEMS_MAX = 1_000
 """Kept to be shown; more are counted."""
 
@@ -81,6 +85,8 @@ def verify(payment: str | None, no_anchors: bool, as_json: bool) -> None:
             click.echo(note, err=True)
         found = f"{count} problems" if count else "all is as it was written"
         click.echo(f"{seen.payments} payments and {seen.entries} rows of the audit log: {found}")
+        if count:
+            click.echo(OTHER_KEY, err=True)
     if away and not count:
         raise Failed(f"checked without anchors: {away}", UNAVAILABLE, "--no-anchors leaves them out on purpose.")
     end(NOTHING if count else OK)

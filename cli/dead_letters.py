@@ -57,7 +57,7 @@ def list_letters(topic: str | None, reason: str | None, limit: int, as_json: boo
             note=f"{len(page.letters)} of {page.total}",
         )  # fmt: skip
     elif not page.away:
-        click.echo("No dead letter is like that.", err=True)
+        click.echo("No dead letter is like that." if topic or reason else "There are no dead letters.", err=True)
     if page.foreign:
         click.echo(f"{page.foreign} messages in the topic are no letters of this service.", err=True)
     if page.away:
@@ -104,6 +104,8 @@ def show_letter(name: str, raw: bool, as_json: bool) -> None:
     value = shown.pop("value")
     print_table(f"Dead letter {letter.id}", ("field", "value"), shown.items())
     click.echo(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2))
+    if not raw:
+        click.echo("--raw shows the value as it came, personal data too.", err=True)
 
 
 @dead_letters.command("replay")
@@ -149,7 +151,7 @@ def replay(
 def _tell(counts: Counter[Sent], failed: Sequence[Replayed]) -> None:
     for it in failed[:FAILURES_SHOWN_MAX]:
         click.echo(f"{it.letter} ({it.source}): {it.why}", err=True)
-    click.echo(f"{counts[Sent.SENT]} sent")
+    click.echo(f"{counts[Sent.SENT]} sent" + ("; what is refused again is a new letter" if counts[Sent.SENT] else ""))
     for outcome, text in (
         (Sent.ALREADY, "had been sent before (--again sends them once more)"),
         (Sent.CLAIMED, "are being sent by somebody else, or were when that died; free in a minute"),

@@ -34,6 +34,8 @@ INCOMPLETE = "INCOMPLETE"
 class Rotated:
     """By column. `left` and `unreadable` are of the last round: what an earlier one left, a later one came back to."""
 
+    named: int = 0
+    """Keys in ENCRYPTION_KEYS_OLD; one of a higher number came from JWT_SECRET."""
     rounds: int = 0
     done: Counter[str] = field(default_factory=Counter)
     left: Counter[str] = field(default_factory=Counter)
@@ -80,12 +82,14 @@ def rotate(dry_run: bool, operator: str, as_json: bool) -> None:
     \b
     To change the key:
     1. Make one, and add it to ENCRYPTION_KEYS_OLD of every worker: each can open then what any of them seals.
-    2. Make it ENCRYPTION_KEY everywhere, and put the one before it into ENCRYPTION_KEYS_OLD.
+    2. Make it ENCRYPTION_KEY everywhere, and put the one before it into ENCRYPTION_KEYS_OLD. Where there was none (never
+       in production) it came from JWT_SECRET, and opens without being named as long as that stays the same.
     3. Run this, beside the workers. It may be stopped and run again.
     4. When it says that nothing needs the older key any more, take that out of the workers' ENCRYPTION_KEYS_OLD.
+    "Everywhere" means that the workers are started again: they read their settings once.
 
-    `audit verify` goes on to need it: what was written under a key can only be checked with that key. Exit 1 when
-    something is left that could not be sealed anew.
+    `audit verify` goes on to need it, so keep it: what was written under a key can only be checked with that key. Exit
+    1 when something is left that could not be sealed anew.
     """
     rotated = asyncio.run(_rotate(operator, dry_run=dry_run, quiet=as_json))
     if as_json:
@@ -99,7 +103,7 @@ def rotate(dry_run: bool, operator: str, as_json: bool) -> None:
 
 async def _rotate(operator: str, *, dry_run: bool, quiet: bool) -> Rotated:
     settings = service.load_settings()
-    rotated = Rotated()
+    rotated = Rotated(named=len(settings.encryption_keys_old_given))
     async with service.open_rotation(settings) as rotation:
         if dry_run:
             await _reseal(rotation, rotated, dry_run=True, quiet=quiet)
@@ -137,8 +141,9 @@ async def _reseal(rotation: KeyRotation, rotated: Rotated, *, dry_run: bool, qui
                 rotated.add(step, dry_run=dry_run)
                 name = step.column if step.round == 1 else f"{step.column}, round {step.round}"
                 if name not in bars:
-                    bars[name] = progress.add_task(name, total=step.blocks_total)
-                progress.advance(bars[name], step.blocks)
+                    # A column without a row is done, which a total of 0 would show as 0 %.
+                    bars[name] = progress.add_task(name, total=step.blocks_total or 1)
+                progress.advance(bars[name], step.blocks if step.blocks_total else 1)
 
 
 def _view(rotated: Rotated, *, dry_run: bool) -> dict[str, Any]:
@@ -170,7 +175,7 @@ def _show(rotated: Rotated, *, dry_run: bool) -> None:
     if rotated.topics:
         print_table(
             "Records that stay sealed with an older key", ("topic", "key", "records", "newest (UTC)", "gone by (UTC)"),
-            [(it.topic, _key(it.key), it.records, moment(rfc3339(it.newest_ms)), _gone(it)) for it in rotated.topics],
+            [(it.topic, _key(it.key, rotated.named), it.records, moment(rfc3339(it.newest_ms)), _gone(it)) for it in rotated.topics],
             right=["records"],
         )  # fmt: skip
     for place in rotated.places:
@@ -186,7 +191,9 @@ def _show(rotated: Rotated, *, dry_run: bool) -> None:
     click.echo(_verdict(rotated))
 
 
-def _key(number: int) -> str:
+def _key(number: int, named: int) -> str:
+    if number > named:
+        return "from JWT_SECRET"
     return f"{number} of ENCRYPTION_KEYS_OLD" if number else "none of ours"
 
 

@@ -256,6 +256,9 @@ def test_an_odd_encryption_key_is_derived_as_the_old_service_did(monkeypatch: py
     from_jwt = hashlib.pbkdf2_hmac("sha256", STRONG.encode(), b"payment-service-salt", 100_000, dklen=32)
     assert load(monkeypatch).encryption_key_bytes == from_jwt
     assert load(monkeypatch, ENCRYPTION_KEY=STRONG).encryption_key_bytes == STRONG.encode()
+    # Whoever sets a key for the first time cannot name the one before it.
+    assert load(monkeypatch, ENCRYPTION_KEY=STRONG, ENCRYPTION_KEYS_OLD="odd").encryption_keys_old == (old, from_jwt)
+    assert load(monkeypatch, **PRODUCTION, ENCRYPTION_KEYS_OLD=STRONG).encryption_keys_old == (STRONG.encode(),)
 
 
 def test_internal_tokens_are_kept_as_digests(monkeypatch: pytest.MonkeyPatch) -> None:

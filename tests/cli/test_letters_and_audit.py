@@ -184,3 +184,14 @@ def test_the_audit_log_is_listed_and_verified(site: Site, run: Run) -> None:
         ("payment", "version 1"), ("payment", "removed: "), ("audit", "missing: "),
     ]  # fmt: skip
     assert run("audit", "verify", "--payment", payment_id_of("o1")).exit_code == 1
+
+
+def test_a_key_that_is_missing_is_named_as_a_reason(site: Site, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asyncio.run(_live(site))
+    monkeypatch.setenv("ENCRYPTION_KEY", "n" * 32)
+    told = run("audit", "verify", "--no-anchors")
+    assert (told.exit_code, "its hash does not fit" in told.stdout) == (1, True)
+    assert "ENCRYPTION_KEYS_OLD" in told.stderr
+    monkeypatch.setenv("ENCRYPTION_KEYS_OLD", KEY.decode())
+    told = run("audit", "verify", "--no-anchors")
+    assert (told.exit_code, "ENCRYPTION_KEYS_OLD" in told.stderr) == (0, False)

@@ -19,8 +19,8 @@ DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 RULES = DEPLOY / "prometheus" / "alerts.yaml"
 DASHBOARDS = sorted((DEPLOY / "grafana").glob("*.json"))
 WORDS_OF_PROMQL = {
-    *("sum", "max", "min", "abs", "rate", "increase", "changes", "histogram_quantile", "absent", "vector"),
-    *("by", "ignoring", "group_left", "or", "unless", "offset"),
+    *("sum", "max", "min", "abs", "rate", "increase", "changes", "histogram_quantile", "absent", "vector", "count"),
+    *("present_over_time", "by", "ignoring", "group_left", "or", "unless", "offset"),
 }
 GIVEN_BY_PROMETHEUS = {"instance", "job", "le"}
 SCRAPED_S = 30.0
