@@ -125,6 +125,9 @@ async def _verify(payment_id: str | None, *, anchored: bool, quiet: bool) -> tup
                 notes += part.notes
                 for bar, done in zip(bars, (payments, entries), strict=True):
                     progress.update(bar, completed=done)
+            # The sizes were PostgreSQL's estimate.
+            for bar, done in zip(bars, (payments, entries), strict=True):
+                progress.update(bar, total=done)
     return Verified(payments, entries, tuple(problems), tuple(notes)), count, away
 
 

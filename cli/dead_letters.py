@@ -151,7 +151,9 @@ def replay(
 def _tell(counts: Counter[Sent], failed: Sequence[Replayed]) -> None:
     for it in failed[:FAILURES_SHOWN_MAX]:
         click.echo(f"{it.letter} ({it.source}): {it.why}", err=True)
-    click.echo(f"{counts[Sent.SENT]} sent" + ("; what is refused again is a new letter" if counts[Sent.SENT] else ""))
+    click.echo(f"{counts[Sent.SENT]} sent")
+    if counts[Sent.SENT]:
+        click.echo("What is refused again comes back as a new letter: `payment-service dead-letters list`.", err=True)
     for outcome, text in (
         (Sent.ALREADY, "had been sent before (--again sends them once more)"),
         (Sent.CLAIMED, "are being sent by somebody else, or were when that died; free in a minute"),

@@ -82,11 +82,11 @@ def rotate(dry_run: bool, operator: str, as_json: bool) -> None:
     \b
     To change the key:
     1. Make one, and add it to ENCRYPTION_KEYS_OLD of every worker: each can open then what any of them seals.
-    2. Make it ENCRYPTION_KEY everywhere, and put the one before it into ENCRYPTION_KEYS_OLD. Where there was none (never
-       in production) it came from JWT_SECRET, and opens without being named as long as that stays the same.
+    2. Make it ENCRYPTION_KEY everywhere, and put the one before it into ENCRYPTION_KEYS_OLD. Where there was none
+       (never in production) it came from JWT_SECRET, and opens without being named as long as that stays the same.
     3. Run this, beside the workers. It may be stopped and run again.
     4. When it says that nothing needs the older key any more, take that out of the workers' ENCRYPTION_KEYS_OLD.
-    "Everywhere" means that the workers are started again: they read their settings once.
+    Each change needs the workers started again: they read their settings once.
 
     `audit verify` goes on to need it, so keep it: what was written under a key can only be checked with that key. Exit
     1 when something is left that could not be sealed anew.
@@ -175,7 +175,10 @@ def _show(rotated: Rotated, *, dry_run: bool) -> None:
     if rotated.topics:
         print_table(
             "Records that stay sealed with an older key", ("topic", "key", "records", "newest (UTC)", "gone by (UTC)"),
-            [(it.topic, _key(it.key, rotated.named), it.records, moment(rfc3339(it.newest_ms)), _gone(it)) for it in rotated.topics],
+            [
+                (it.topic, _key(it.key, rotated.named), it.records, moment(rfc3339(it.newest_ms)), _gone(it))
+                for it in rotated.topics
+            ],
             right=["records"],
         )  # fmt: skip
     for place in rotated.places:

@@ -128,8 +128,8 @@ def show(payment_id: str, as_json: bool) -> None:
         )  # fmt: skip
     if any(it["status"] == Status.UNKNOWN for it in calls):
         click.echo(
-            "`payment-service reconcile` shows when it is asked for again, `reconcile --now` asks at once; what the provider "
-            f"cannot tell is decided with `payments resolve {payment_id} --attempt N`.",
+            "`payment-service reconcile` shows when it is asked for again, `reconcile --now` asks at once; what the "
+            f"provider cannot tell is decided with `payments resolve {payment_id} --attempt N`.",
             err=True,
         )
     if refunds:

@@ -152,8 +152,8 @@ async def _chains(doctor: Doctor, database: Database, settings: Settings) -> Fin
         return doctor.wrong(
             "audit chains",
             _told(problems),
-            "is every earlier key in ENCRYPTION_KEYS_OLD? Then `payment-service audit verify` names every row; keep a copy"
-            " of the database",
+            "is every earlier key in ENCRYPTION_KEYS_OLD? Then `payment-service audit verify` names every row; keep a"
+            " copy of the database",
         )
     looked = f"{payments} payments and {entries} rows of the audit log are as they were written"
     if not whole:

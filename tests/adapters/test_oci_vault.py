@@ -45,7 +45,7 @@ def test_the_key_is_the_secrets_content(oci: OciEmulator, content: bytes, key: b
     oci.secrets["CURRENT"] = content
     settings = Settings.load(None)
     assert settings.encryption_key_bytes == key
-    assert settings.encryption_keys_old == ()
+    assert len(settings.encryption_keys_old) == 1, "that which came from JWT_SECRET before there was a vault"
     assert CURRENT not in repr(settings)
     assert not oci.refused
 
@@ -55,7 +55,7 @@ def test_the_version_before_opens_what_it_sealed(oci: OciEmulator, monkeypatch: 
     monkeypatch.setenv("ENCRYPTION_KEYS_OLD", "one-more-key-of-exactly-32-chars")
     settings = Settings.load(None)
     assert settings.encryption_key_bytes == CURRENT.encode()
-    assert settings.encryption_keys_old == (PREVIOUS.encode(), b"one-more-key-of-exactly-32-chars")
+    assert settings.encryption_keys_old[:2] == (PREVIOUS.encode(), b"one-more-key-of-exactly-32-chars")
 
 
 def test_a_vault_that_is_away_for_a_moment_is_asked_again(oci: OciEmulator) -> None:

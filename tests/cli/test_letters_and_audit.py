@@ -90,6 +90,7 @@ def test_letters_are_listed_shown_and_sent_again(site: Site, run: Run) -> None:
     )
     sent = run("dead-letters", "replay", listed[0]["id"], "--operator", "ann")
     assert (sent.exit_code, sent.stdout) == (0, "1 sent\n")
+    assert "comes back as a new letter" in sent.stderr
     counts = json.loads(run("dead-letters", "replay", "--all", "--operator", "ann", "--json").stdout)
     assert (counts["chosen"], counts["sent"], counts["already"], counts["failed"]) == (2, 1, 1, 0)
     tried = json.loads(run("audit", "list", "--json").stdout)
