@@ -21,6 +21,8 @@ from payment_service.adapters.embedded_broker import running_broker
 from payment_service.adapters.embedded_process import EmbeddedError, FileLock, free_port
 
 GONE_WAIT_S = 10.0
+END_WAIT_S = 40.0
+"""What a broker and a PostgreSQL on a slow disk may take together before they are killed."""
 
 OWNER = """
 import asyncio, signal, sys
@@ -50,7 +52,7 @@ class Owner:
 
     def end(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
-        self.process.communicate(timeout=20)
+        self.process.communicate(timeout=END_WAIT_S)
         return self.process.returncode
 
 
