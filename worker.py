@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 import structlog
 import uvloop
@@ -265,42 +265,35 @@ def _started(services: Services, more: Mapping[str, _Part | None]) -> set[asynci
     return running | {asyncio.create_task(watch_loop(services.metrics), name="loop")}
 
 
-def run(settings: Settings) -> NoReturn:
+def run(settings: Settings) -> int:
     """The worker as a process: on uvloop. Once it drains it ends, whatever hangs."""
-    _on_uvloop(run_worker(settings, on_drain=lambda: faulthandler.dump_traceback_later(END_S, exit=True)))
+    return uvloop.run(
+        _to_the_end(run_worker(settings, on_drain=lambda: faulthandler.dump_traceback_later(END_S, exit=True)))
+    )
 
 
-def _on_uvloop(work: Coroutine[Any, Any, int]) -> NoReturn:
-    uvloop.run(_to_the_end(work))
-
-
-async def _to_the_end(work: Coroutine[Any, Any, int]) -> NoReturn:
-    """Whatever is ours has ended with `work`, or is waited for. What Faust has left may never end (seen: its consumer,
-    while the broker is away): the process ends without it. It ends here in any case, since taking the interpreter down
-    under the threads of libraries is a SIGSEGV now and then (seen), which a supervisor takes for a crash."""
+async def _to_the_end(work: Coroutine[Any, Any, int]) -> int:
+    """asyncio waits for every task, and Python for every thread. All of ours has ended with `work`; what Faust has left
+    may never end (seen: its consumer, while the broker is away), so then the process ends without it."""
     code = await work
     left = asyncio.all_tasks() - {asyncio.current_task()}
     for task in left:
         task.cancel()
     if left:
         await asyncio.wait(left, timeout=CLOSE_S)
-    await asyncio.get_running_loop().shutdown_default_executor()
     names = [task.get_name() for task in left if not task.done()]
-    for thread in set(threading.enumerate()) - {threading.current_thread()}:
-        if isinstance(thread, WorkerThread):
-            names.append(thread.name)
-        elif not thread.daemon:
-            thread.join()
+    names += [thread.name for thread in threading.enumerate() if isinstance(thread, WorkerThread)]
     if names:
         _log.warning("the process ends without what Faust has left", left=names[:LEFT_SHOWN_MAX])
-    logging.shutdown()
-    sys.stdout.flush()
-    os._exit(code)
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(code)
+    return code
 
 
-def run_dev(settings: Settings) -> NoReturn:
+def run_dev(settings: Settings) -> int:
     """Everything on this machine: embedded broker and PostgreSQL where none is named, migrations, the worker."""
-    _on_uvloop(_dev(settings))
+    return uvloop.run(_to_the_end(_dev(settings)))
 
 
 async def _dev(settings: Settings) -> int:

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from payment_service.agents.records import Carried
+from payment_service.agents.records import Carried, read_each
 from payment_service.codecs.published import decode_published
-from payment_service.core.errors import Malformed
 from payment_service.tables.payments import PaymentsTable
 
 
@@ -21,17 +20,7 @@ class PaymentEvents:
     name: str = "payment-events"
 
     async def carry_out(self, partition: int, records: Sequence[Any]) -> Carried:
-        carried = Carried()
-        events = []
-        for record in records:
-            if record.value is None:
-                carried.skipped += 1
-                continue
-            try:
-                event = decode_published(record.value)
-            except Malformed as error:
-                carried.refused.append((record, error))
-                continue
-            events.append((record, event["data"]["paymentId"], event))
-        carried.refused += await self.table.take(partition, events)
+        carried, events = read_each(records, lambda it: decode_published(it.value))
+        named = [(record, event["data"]["paymentId"], event) for record, event in events]
+        carried.refused += await self.table.take(partition, named)
         return carried

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from payment_service.agents.records import Carried
+from payment_service.agents.records import Carried, read_each
 from payment_service.codecs.facts import decode_told
-from payment_service.core.errors import Malformed
 from payment_service.core.ports import Cipher
 from payment_service.tables.reconciliation import ReconciliationTable
 
@@ -23,15 +22,6 @@ class FactEvents:
     name: str = "payment-facts"
 
     async def carry_out(self, partition: int, records: Sequence[Any]) -> Carried:
-        carried = Carried()
-        told = []
-        for record in records:
-            if record.value is None:
-                carried.skipped += 1
-                continue
-            try:
-                told.append((record, decode_told(record.key, record.value, self.cipher)))
-            except Malformed as error:
-                carried.refused.append((record, error))
+        carried, told = read_each(records, lambda it: decode_told(it.key, it.value, self.cipher))
         carried.refused += await self.table.take(partition, told)
         return carried

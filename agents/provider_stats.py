@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from payment_service.agents.records import Carried
+from payment_service.agents.records import Carried, read_each
 from payment_service.codecs.health import decode_window
-from payment_service.core.errors import Malformed
 from payment_service.core.ports import Cipher
 from payment_service.tables.provider_health import ProviderHealthTable
 
@@ -23,15 +22,6 @@ class StatsEvents:
     name: str = "provider-stats"
 
     async def carry_out(self, partition: int, records: Sequence[Any]) -> Carried:
-        carried = Carried()
-        windows = []
-        for record in records:
-            if record.value is None:
-                carried.skipped += 1
-                continue
-            try:
-                windows.append((record, decode_window(record.key, record.value, self.cipher)))
-            except Malformed as error:
-                carried.refused.append((record, error))
+        carried, windows = read_each(records, lambda it: decode_window(it.key, it.value, self.cipher))
         carried.refused += await self.table.take(partition, windows)
         return carried

@@ -1,6 +1,6 @@
 """What passes between a stream and its handler: records, the work they mean, and the ports that a delivery asks for.
 
-Room: Kafka in. Shapes only; the last two are Delivery's own.
+Room: Kafka in. Shapes, and how records are read; the last two are Delivery's own.
 """
 
 import asyncio
@@ -8,11 +8,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import field
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from payment_service.core.errors import PaymentError
+from payment_service.core.errors import Malformed, PaymentError
 from payment_service.core.frozen import dataclass
 from payment_service.core.offsets import DonePrefix
+
+ReadT = TypeVar("ReadT")
 
 
 class Fate:
@@ -82,6 +84,22 @@ class Carried:
     refused: list[tuple[Any, PaymentError]] = field(default_factory=list)
     """aiokafka's records that can never be valid, each with why."""
     skipped: int = 0
+
+
+def read_each(records: Sequence[Any], read: Callable[[Any], ReadT]) -> tuple[Carried, list[tuple[Any, ReadT]]]:
+    """aiokafka's records, each with what `read` makes of it. Tombstones are skipped; where it raises Malformed, the
+    record is refused."""
+    carried = Carried()
+    good: list[tuple[Any, ReadT]] = []
+    for record in records:
+        if record.value is None:
+            carried.skipped += 1
+            continue
+        try:
+            good.append((record, read(record)))
+        except Malformed as error:
+            carried.refused.append((record, error))
+    return carried, good
 
 
 class BatchHandler(Protocol):

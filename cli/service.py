@@ -5,7 +5,7 @@ Room: cli. Nothing else in cli/ names app.py, offline.py or worker.py.
 
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from payment_service.core.audit import Auditor
 from payment_service.core.dead_letters import DeadLetterDesk
@@ -34,19 +34,19 @@ def prepare_logging(settings: "Settings") -> None:
     offline.prepare_logging(settings)
 
 
-def run_worker(settings: "Settings") -> NoReturn:
+def run_worker(settings: "Settings") -> int:
     """With the embedded broker or PostgreSQL where the settings name none."""
     from payment_service import worker
 
     if settings.embedded_broker or settings.embedded_database:
-        worker.run_dev(settings)
-    worker.run(settings)
+        return worker.run_dev(settings)
+    return worker.run(settings)
 
 
-def run_dev(settings: "Settings") -> NoReturn:
+def run_dev(settings: "Settings") -> int:
     from payment_service import worker
 
-    worker.run_dev(settings)
+    return worker.run_dev(settings)
 
 
 async def migrate(settings: "Settings") -> Sequence[str]:

@@ -6,7 +6,6 @@ Room: cli.
 import asyncio
 import os
 from pathlib import Path
-from typing import NoReturn
 
 import click
 from click.shell_completion import get_completion_class
@@ -39,7 +38,7 @@ def dev(loglevel: str | None) -> None:
     _run(loglevel, dev=True)
 
 
-def _run(loglevel: str | None, *, dev: bool) -> NoReturn:
+def _run(loglevel: str | None, *, dev: bool) -> None:
     settings = service.load_settings()
     if loglevel is not None:
         settings = settings.model_copy(update={"log_level": loglevel.upper()})
@@ -47,7 +46,7 @@ def _run(loglevel: str | None, *, dev: bool) -> NoReturn:
     warn = console(stderr=True)
     for warning in settings.warnings:
         warn.print(f"[yellow]warning:[/] {warning}")
-    (service.run_dev if dev else service.run_worker)(settings)
+    end(service.run_dev(settings) if dev else service.run_worker(settings))
 
 
 @click.command(short_help="Bring the database up to date.")

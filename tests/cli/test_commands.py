@@ -1,7 +1,6 @@
 """The commands as a person or a script meets them: what is printed, and with which exit code."""
 
 import json
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -166,7 +165,7 @@ def test_the_workers_exit_code_is_the_commands(
     )  # fmt: skip
     monkeypatch.setattr(service, "load_settings", lambda: settings)
     monkeypatch.setattr(service, "prepare_logging", lambda settings: levels.append(settings.log_level))
-    monkeypatch.setattr(service, function, lambda settings: sys.exit(1))
+    monkeypatch.setattr(service, function, lambda settings: 1)
     assert run(command).exit_code == 1
     assert "JWT_SECRET: is missing" in run(command).stderr
     run(command, "-l", "debug")

@@ -10,33 +10,21 @@ from pathlib import Path
 import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
+from rigs.stream_workers import PARTITIONS, Uncounted, make_app, no_letters
 
 from payment_service.adapters.changelog import read_changelog
 from payment_service.adapters.kafka_client import KafkaClient
 from payment_service.adapters.kafka_topics import NeededTopic, create_missing
 from payment_service.adapters.sealing import AesGcmCipher
 from payment_service.agents.batch_delivery import BatchDelivery
-from payment_service.agents.delivery import Record
-from payment_service.agents.faust_app import stream_app
 from payment_service.agents.payment_events import PaymentEvents
 from payment_service.codecs.times import rfc3339
 from payment_service.core.errors import Refused, Unavailable
 from payment_service.tables.payments import TOPICS, PaymentsTable, place_of
 
 CIPHER = AesGcmCipher(b"k" * 32)
-PARTITIONS = 4
 PAYMENTS = 200
 WAIT_S = 60.0
-
-
-class Uncounted:
-    def counted(self, stream: str, outcome: str, amount: int = 1) -> None: ...
-
-    def observed(self, stream: str, **gauges: float) -> None: ...
-
-
-async def no_letters(record: Record, reason: str, error: str) -> None:
-    raise AssertionError(f"{record}: {reason} {error}")
 
 
 def now_ms() -> int:
@@ -45,10 +33,7 @@ def now_ms() -> int:
 
 @asynccontextmanager
 async def worker(broker: str, prefix: str, datadir: Path) -> AsyncIterator[PaymentsTable]:
-    app = stream_app(
-        "payment-service", broker, topic_prefix=prefix, partitions=PARTITIONS, create_topics=False, instance_id=None,
-        datadir=str(datadir), session_timeout_s=6,
-    )  # fmt: skip
+    app = make_app(broker, prefix, str(datadir))
     table = PaymentsTable(app, cipher=CIPHER, now_ms=now_ms, ttl_s=3600)
     BatchDelivery(app, TOPICS, PaymentEvents(table), dead_letters=no_letters, metrics=Uncounted()).attach()
     await app.start()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from rigs.stream_workers import PARTITIONS, Uncounted, make_app, no_letters
 
 from payment_service.adapters.changelog import read_changelog
 from payment_service.adapters.clock import SystemClock
@@ -18,8 +19,6 @@ from payment_service.adapters.kafka_client import KafkaClient
 from payment_service.adapters.kafka_topics import NeededTopic, create_missing
 from payment_service.adapters.sealing import AesGcmCipher
 from payment_service.agents.batch_delivery import BatchDelivery
-from payment_service.agents.delivery import Record
-from payment_service.agents.faust_app import stream_app
 from payment_service.agents.provider_stats import StatsEvents
 from payment_service.codecs.health import encode_window, message_key, window_of
 from payment_service.core.health import WINDOW_MS, HealthWindow, ProviderHealth, added_up
@@ -28,19 +27,8 @@ from payment_service.tables.provider_health import NAME, TOPICS, ProviderHealthT
 pytestmark = pytest.mark.long
 
 CIPHER = AesGcmCipher(b"k" * 32)
-PARTITIONS = 4
 WAIT_S = 60.0
 CURRENCIES = ("USD", "EUR", "JPY", "KWD", "GBP", "CHF", "SEK", "INR")
-
-
-class Uncounted:
-    def counted(self, stream: str, outcome: str, amount: int = 1) -> None: ...
-
-    def observed(self, stream: str, **gauges: float) -> None: ...
-
-
-async def no_letters(record: Record, reason: str, error: str) -> None:
-    raise AssertionError(f"{record}: {reason} {error}")
 
 
 def now_ms() -> int:
@@ -49,10 +37,7 @@ def now_ms() -> int:
 
 @asynccontextmanager
 async def worker(broker: str, prefix: str, datadir: Path) -> AsyncIterator[ProviderHealthTable]:
-    app = stream_app(
-        "payment-service", broker, topic_prefix=prefix, partitions=PARTITIONS, create_topics=False, instance_id=None,
-        datadir=str(datadir), session_timeout_s=6,
-    )  # fmt: skip
+    app = make_app(broker, prefix, str(datadir))
     table = ProviderHealthTable(app, cipher=CIPHER, now_ms=now_ms)
     BatchDelivery(app, TOPICS, StatsEvents(table, CIPHER), dead_letters=no_letters, metrics=Uncounted()).attach()
     await app.start()
