@@ -20,6 +20,7 @@ import orjson
 from aiohttp import ClientError
 
 from payment_service.adapters.providers.registration import Sessions
+from payment_service.adapters.providers.stripe_fields import text_of
 from payment_service.core.errors import Malformed, Refused, Unavailable
 from payment_service.core.ports import Answer
 from payment_service.core.terms import TAKES_MONEY, DisputeState, Kind, Verdict
@@ -119,11 +120,11 @@ class MockWebhooks:
             event = orjson.loads(body)
             data = event.get("data", event)
             number = _number(data)
-            event_id, kind = str(event["id"]), str(event["type"]).removeprefix("mock.")
+            event_id, kind = _given(event, "id"), _given(event, "type").removeprefix("mock.")
             created_ms = int(event["created_ms"] if "created_ms" in event else event["created"] * 1000)
             return Notice(
-                NAME, event_id, kind, created_ms, data.get("payment_id"), data.get("object_id"),
-                data.get("charge_id") or (data.get("provider_id") if kind in CHARGES else None),
+                NAME, event_id, kind, created_ms, _text(data, "payment_id"), _text(data, "object_id"),
+                _text(data, "charge_id") or (_text(data, "provider_id") if kind in CHARGES else None),
                 _news(kind, data, number),
             )  # fmt: skip
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
@@ -184,11 +185,10 @@ def _news(kind: str, data: Mapping[str, Any], number: int | None) -> tuple[News,
     if kind in REFUNDS:
         return (RefundNews(_answer(REFUNDS[kind], data), number),)
     if kind in DISPUTES:
-        reason = data.get("reason")
         return (
             DisputeNews(
-                str(data["provider_id"]), DISPUTES[kind], int(data["amount_minor"]), str(data["currency"]),
-                None if reason is None else str(reason),
+                _given(data, "provider_id"), DISPUTES[kind], int(data["amount_minor"]), _given(data, "currency"),
+                _text(data, "reason"),
             ),
         )  # fmt: skip
     if kind == "object.approved":
@@ -207,5 +207,15 @@ def _answer(verdict: Verdict, data: Mapping[str, Any]) -> Answer:
 
 
 def _text(data: Mapping[str, Any], name: str) -> str | None:
+    """Raises ValueError for what is there and is no text."""
     value = data.get(name)
-    return None if value is None else str(value)
+    if not isinstance(value, str | None):
+        raise ValueError(name)
+    return text_of(value)
+
+
+def _given(data: Mapping[str, Any], name: str) -> str:
+    text = _text(data, name)
+    if text is None:
+        raise KeyError(name)
+    return text

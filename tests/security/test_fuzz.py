@@ -125,6 +125,8 @@ def test_a_changed_event_is_a_notice_or_malformed(provider: str, data: st.DataOb
     with suppress(Malformed):
         notice = READERS[provider].read(as_bytes(value))
         assert isinstance(notice, Notice) and isinstance(notice.event_id, str) and isinstance(notice.type, str)
+        ids = (notice.payment_id, notice.object_id, notice.charge_id)
+        assert all(isinstance(it, str | None) for it in ids)
 
 
 @pytest.mark.parametrize("provider", READERS)
