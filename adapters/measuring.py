@@ -15,7 +15,7 @@ from payment_service.core.payment import status_of
 from payment_service.core.ports import Provider, Step
 from payment_service.core.terms import Status, Topic
 
-LAG_EVERY_S = 0.25
+LAG_EVERY_S = 0.05
 """Between two looks at how late the event loop is."""
 OUTCOMES = frozenset({Topic.PROCESSED, Topic.FAILED, Topic.CANCELLED, Topic.UNKNOWN, Topic.REQUIRES_ACTION})
 """Events that say what became of a payment's processing."""

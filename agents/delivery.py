@@ -43,9 +43,9 @@ from payment_service.core.errors import Malformed, OutcomeUnknown, PaymentError,
 
 BACKLOG_LOW = 1_000
 """Fetch a partition again when fewer records than this wait; the most that can wait is one fetch more."""
-PUMP_MAX = 64
-"""Records taken from backlogs in one turn of the event loop, about 5 ms; REST shares that loop."""
-PUMP_SLICE = 32
+PUMP_MAX = 32
+"""Records taken from backlogs in one turn of the event loop, about 2 ms; REST shares it."""
+PUMP_SLICE = 16
 """Records of one partition before another one gets its turn."""
 ROOM_POLL_S = 1.0
 

@@ -130,6 +130,8 @@ class Change:
     intents: tuple[Intent, ...] = ()
     bound: Bound | None = None
     """Kept instead of an inbox mark: the caller's key, and what it is bound to by this."""
+    patient: bool = False
+    """Nobody waits for it at a screen: it came in a stream, and goes after what did not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,9 @@ LOOKS_MAX = 4
 """Rows looked at for expiry with each event: more than one, so that the table shrinks under load too."""
 SCAN_SLICE = 256
 """Rows of a store on disk indexed in one turn of the event loop."""
+TAKE_SLICE = 32
+"""Events brought up to date in one turn of the event loop, about 1 ms; every partition does so in the same turn, and
+REST shares the loop."""
 
 Row = dict[str, Any]
 Event = tuple[Any, str, Row]
@@ -120,7 +123,7 @@ class PaymentsTable:
         """Bring the rows of published events of this partition up to date. Done when they are durable; of several
         events of a payment the last one is. Returns those whose row no message can hold.
 
-        Raises: Unavailable; the same again is always right. Limits: holds the event loop 10 us for each event.
+        Raises: Unavailable; the same again is always right. Limits: TAKE_SLICE events in one turn of the event loop.
         """
         refused: list[tuple[Any, Malformed]] = []
         while events:
@@ -142,21 +145,22 @@ class PaymentsTable:
         writes = Writes()
         again, before = [], []
         written = []
-        for key, it in newest.items():
-            earlier = self._on_the_way(key)
-            if earlier is not None and it[2]["sequence"] <= earlier[0]:
-                again.append(it)
-                before.append(earlier[1].done)
-                continue
-            try:
-                if self._put(partition, key, it, now, writes, new=earlier is None):
-                    written.append(key)
-            except Malformed as error:
-                refused.append((it[0], error))
-        self._expire(partition, now, LOOKS_MAX * len(events))
+        writes.add()  # one of our own: the first may be answered before the last is handed over
         try:
-            if writes:
-                await writes.done
+            try:
+                for index, (key, it) in enumerate(newest.items(), 1):
+                    earlier = self._on_the_way(key)
+                    if earlier is not None and it[2]["sequence"] <= earlier[0]:
+                        again.append(it)
+                        before.append(earlier[1].done)
+                    elif self._try_to_put(partition, key, it, now, writes, refused, new=earlier is None):
+                        written.append(key)
+                    if index % TAKE_SLICE == 0:
+                        await asyncio.sleep(0)
+                self._expire(partition, now, LOOKS_MAX * len(events))
+            finally:
+                writes.told(b"", None)
+            await writes.done
         finally:
             for key in written:
                 self._forget_pending(key, writes)
@@ -173,6 +177,16 @@ class PaymentsTable:
     def _on_the_way(self, key: bytes) -> tuple[int, Writes] | None:
         pending = self._pending.get(key)
         return None if pending is None or pending[1].done.done() else pending
+
+    def _try_to_put(
+        self, partition: int, key: bytes, event: Event, now: int, writes: Writes,
+        refused: list[tuple[Any, Malformed]], *, new: bool,
+    ) -> bool:  # fmt: skip
+        try:
+            return self._put(partition, key, event, now, writes, new=new)
+        except Malformed as error:
+            refused.append((event[0], error))
+            return False
 
     def _put(self, partition: int, key: bytes, event: Event, now: int, writes: Writes, *, new: bool) -> bool:
         """Whether there is something to write. `new`: none of its writes is on its way."""

@@ -9,7 +9,8 @@ from payment_service.core.errors import Malformed
 
 
 class Writes:
-    """Handed to each write before the first of them is answered; the table answers every one with `told`.
+    """Handed to each write before the first of them is answered, or held open meanwhile by an `add` of one's own; the
+    table answers every one with `told`.
 
     `done`: when the changelog has all of them but those in `refused`. Its error is the last one of another kind
     (Unavailable, or a bug): any of them may be there or not, and the same writes again are right.

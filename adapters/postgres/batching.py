@@ -1,4 +1,5 @@
 """Natural batching: while one statement runs, what comes next queues; the next statement takes it all. No timer.
+What somebody waits for at a screen goes before what can wait, such as a backlog of orders.
 
 Room: adapters/postgres. The workers are tasks of their own: whoever waits for a result may go away, which cancels
 nothing. Nobody waits for ever: whatever ends a worker, each of its futures is answered.
@@ -19,6 +20,8 @@ _log = logging.getLogger(__name__)
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 BUSY_RETRY_AFTER_S = 1.0
+URGENT_SHARE = 0.75
+"""Of a batch, when something patient waits too: a flood of requests does not stop the stream."""
 
 
 @dataclass(slots=True, eq=False)
@@ -62,19 +65,21 @@ class Batches(Generic[ItemT, ResultT]):
         self._batch_max = batch_max
         self._bytes_max = bytes_max
         self._queue_max = queue_max
-        self._queue: deque[Waiting[ItemT, ResultT]] = deque()
+        self._urgent: deque[Waiting[ItemT, ResultT]] = deque()
+        self._patient: deque[Waiting[ItemT, ResultT]] = deque()
         self._under_way: set[str] = set()
         self._workers: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    def put(self, item: ItemT, key: str | None, size: int) -> "asyncio.Future[ResultT]":
-        """Fails with Unavailable at once when too much waits already, or after `close`."""
+    def put(self, item: ItemT, key: str | None, size: int, *, patient: bool = False) -> "asyncio.Future[ResultT]":
+        """Fails with Unavailable at once when too much waits already, or after `close`. `patient`: after the others."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[ResultT] = loop.create_future()
-        if self._closed or len(self._queue) >= self._queue_max:
+        if self._closed or len(self._urgent) + len(self._patient) >= self._queue_max:
             future.set_exception(Unavailable("the store is busy", retry_after_s=BUSY_RETRY_AFTER_S))
             return future
-        self._queue.append(Waiting(item, key, size, future))
+        queue = self._patient if patient else self._urgent
+        queue.append(Waiting(item, key, size, future))
         if len(self._workers) < self._workers_max:
             self._workers.add(serve_all(self._work(), self._workers.discard))
         return future
@@ -88,8 +93,9 @@ class Batches(Generic[ItemT, ResultT]):
                 worker.cancel()
             if late:
                 await asyncio.wait(late)
-        while self._queue:
-            self._queue.popleft().fail(Unavailable("the store is closed", retry_after_s=BUSY_RETRY_AFTER_S))
+        for queue in (self._urgent, self._patient):
+            while queue:
+                queue.popleft().fail(Unavailable("the store is closed", retry_after_s=BUSY_RETRY_AFTER_S))
 
     async def _work(self) -> None:
         """One worker: lives as long as something waits."""
@@ -119,24 +125,34 @@ class Batches(Generic[ItemT, ResultT]):
     def _take(self) -> list[Waiting[ItemT, ResultT]]:
         """The next batch: at most one of a key, also across the workers, sorted by key."""
         batch: list[Waiting[ItemT, ResultT]] = []
+        share = URGENT_SHARE if self._patient else 1.0
+        size = self._fill(batch, self._urgent, 0, share)
+        self._fill(batch, self._patient, size, 1.0)
+        if batch and batch[0].key is not None:
+            batch.sort(key=_key)  # every writer locks rows in the same order
+        return batch
+
+    def _fill(
+        self, batch: list[Waiting[ItemT, ResultT]], queue: deque[Waiting[ItemT, ResultT]], size: int, share: float
+    ) -> int:
+        """Take from a queue until so much of the batch is full. Returns its size in bytes."""
+        count_max, bytes_max = max(1, int(self._batch_max * share)), self._bytes_max * share
+        under_way = self._under_way
         later: list[Waiting[ItemT, ResultT]] = []
-        queue, under_way, size = self._queue, self._under_way, 0
-        while queue and len(batch) < self._batch_max and len(later) < self._batch_max:
+        while queue and len(batch) < count_max and len(later) < self._batch_max:
             waiting = queue.popleft()
             if waiting.key in under_way:
                 later.append(waiting)
                 continue
-            size += waiting.size
-            if batch and size > self._bytes_max:
+            if batch and size + waiting.size > bytes_max:
                 queue.appendleft(waiting)
                 break
+            size += waiting.size
             if waiting.key is not None:
                 under_way.add(waiting.key)
             batch.append(waiting)
         queue.extendleft(reversed(later))
-        if batch and batch[0].key is not None:
-            batch.sort(key=_key)  # every writer locks rows in the same order
-        return batch
+        return size
 
 
 def _key(waiting: Waiting[Any, Any]) -> str:

@@ -134,7 +134,7 @@ class PostgresPaymentStore:
             future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
             future.set_exception(error)
         else:
-            future = self._writes.put(encoded, change.payment_id, encoded.size)
+            future = self._writes.put(encoded, change.payment_id, encoded.size, patient=change.patient)
         if span is not None:
             future.add_done_callback(span.end)
         return future

@@ -16,7 +16,7 @@ from contextvars import Context, copy_context
 from dataclasses import field, replace
 from typing import Any
 
-from payment_service.core.commands import Command, CreatePayment
+from payment_service.core.commands import Cancel, Command, CreatePayment
 from payment_service.core.decide import decide
 from payment_service.core.effects import CallProvider, call_of
 from payment_service.core.errors import OutcomeUnknown, Unavailable
@@ -264,7 +264,10 @@ class Execute:
             )
         key = job.context.key
         bound = None if key is None else _bound(key, command, payment, steps, intents)
-        job.change = Change(command.payment_id, command.command_id, loaded, tuple(steps), secrets, intents, bound)
+        patient = isinstance(command, CreatePayment | Cancel) and command.by_order
+        job.change = Change(
+            command.payment_id, command.command_id, loaded, tuple(steps), secrets, intents, bound, patient
+        )
         return job.change
 
     def _outcome(self, job: _Job) -> Outcome:

@@ -77,6 +77,21 @@ async def test_what_comes_at_once_is_one_batch_sorted_by_key(rig: Rig) -> None:
     assert rig.started == [[1, 2, 3]]
 
 
+async def test_what_is_patient_goes_last_and_still_goes(rig: Rig) -> None:
+    rig.make(batch_max=4)
+    for n in range(10):
+        rig.batches.put(n, None, 1, patient=True)
+    await rig.settle()
+    assert rig.started == [[0, 1, 2, 3]]
+    for n in range(20, 28):
+        rig.batches.put(n, None, 1)
+    rig.gates[0].set()
+    await rig.settle()
+    assert rig.started[1:] == [[20, 21, 22, 4]], "what cannot wait goes first, and leaves a share of the batch"
+    await rig.finish_all(lambda: len(rig.started) == 5)
+    assert rig.started[2:] == [[23, 24, 25, 5], [26, 27, 6, 7], [8, 9]]
+
+
 async def test_a_batch_has_a_length_and_a_size(rig: Rig) -> None:
     batches = rig.make(workers=9, batch_max=3, bytes_max=100)
     for n, size in enumerate((1, 1, 1, 60, 40, 1, 500, 1)):

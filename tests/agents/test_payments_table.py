@@ -1,7 +1,7 @@
 """Rows of the payments table leave in time, and are read back after a start or a rebalance."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +10,7 @@ from faust.types import TP
 from rigs.table_rig import CHANGELOG, HOUR_MS, Rig
 
 from payment_service.core.errors import Unavailable
-from payment_service.tables.payments import LOOKS_MAX, OPEN_TTL_FACTOR
+from payment_service.tables.payments import LOOKS_MAX, OPEN_TTL_FACTOR, TAKE_SLICE
 
 
 async def test_a_finished_payment_leaves_after_its_time(rig: Rig) -> None:
@@ -38,6 +38,34 @@ async def test_its_time_begins_with_its_last_event(rig: Rig) -> None:
     await rig.put("pay_3", 1, at_ms=rig.now["ms"])
     await asyncio.sleep(0.001)
     assert rig.table.get("pay_1") is None
+
+
+async def test_many_events_never_hold_the_loop(rig: Rig) -> None:
+    count, turns = 20 * TAKE_SLICE, 0
+    taking = asyncio.ensure_future(rig.take(*[(f"pay_{number}", 1, "SUCCEEDED") for number in range(count)]))
+    while not taking.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert await taking == []
+    assert len(rig.rows) == len(rig.written()) == count
+    assert turns > count / TAKE_SLICE
+
+
+async def test_they_are_done_with_the_last_also_when_the_first_were_answered_before_it_was_handed_over(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slow_turn(_: float, turn: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        await turn(0.01)
+        rig.producer.automatic = False
+
+    monkeypatch.setattr(asyncio, "sleep", slow_turn)
+    taking = asyncio.ensure_future(rig.take(*[(f"pay_{number}", 1, "SUCCEEDED") for number in range(TAKE_SLICE + 1)]))
+    await asyncio.wait({taking}, timeout=0.2)
+    assert len(rig.rows) == TAKE_SLICE
+    assert not taking.done()
+    rig.producer.sent[-1][2].set_result(SimpleNamespace(offset=100))
+    assert await taking == []
+    assert len(rig.rows) == TAKE_SLICE + 1
 
 
 async def test_an_open_payment_stays_longer_but_not_for_ever(rig: Rig) -> None:

@@ -9,7 +9,7 @@ from rigs.changes import change_of
 from rigs.desk_rig import Rig, desk_over
 
 from payment_service.adapters.memory.payment_store import MemoryPaymentStore
-from payment_service.core.commands import FlagReview, StartCharge
+from payment_service.core.commands import Cancel, CreatePayment, FlagReview, StartCharge
 from payment_service.core.errors import OutcomeUnknown, Unavailable
 from payment_service.core.ids import payment_id_of
 from payment_service.core.ports import Change, Committed, Loaded
@@ -132,3 +132,22 @@ async def test_a_bug_in_one_creation_does_not_hold_up_its_lane(rig: Rig, monkeyp
     monkeypatch.setattr(BreakingStore, "submit", submit)
     results = await asyncio.wait_for(asyncio.gather(*(rig.create() for _ in range(3)), return_exceptions=True), 1.0)
     assert [type(result).__name__ for result in results] == ["Answered", "RuntimeError", "Answered"]
+
+
+async def test_what_comes_by_kafka_is_patient_and_nothing_else(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller at a screen does not wait behind a backlog of orders."""
+    patient: list[bool] = []
+    submit = BreakingStore.submit
+
+    def seen(store: BreakingStore, change: Change) -> "asyncio.Future[Committed]":
+        patient.append(change.patient)
+        return submit(store, change)
+
+    monkeypatch.setattr(BreakingStore, "submit", seen)
+    await paid(rig)
+    assert patient and not any(patient)
+    patient.clear()
+    payment_id = payment_id_of("o2")
+    await rig.execute(CreatePayment(payment_id, "1", 7, "order", "o2", "ann", 1050, "USD", "MOCK", by_order=True))
+    await rig.execute(Cancel(payment_id, "2", 7, "order", by_order=True))
+    assert patient and all(patient)
