@@ -4,7 +4,6 @@ Room: core. `apply` never refuses: an event is a fact. Whether something may hap
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any, assert_never
 
 from payment_service.core import events as e
@@ -19,6 +18,7 @@ from payment_service.core.payment import (
     no_answer,
     status_of,
 )
+from payment_service.core.records import replace
 from payment_service.core.refund_facts import evolve_refunds, with_refund
 from payment_service.core.terms import (
     IN_THE_WAY,
@@ -44,6 +44,8 @@ def _settle_displaced(payment: Payment, number: int, state: AttemptState, at_ms:
     if displacing is None or displacing.number != number:
         return payment  # late news: somebody else holds the place now
     displaced = [a.number for a in payment.attempts if a.state is AttemptState.DISPLACED]
+    if not displaced:
+        return payment
     # Of several that were to confirm one object only the last can be in the way again.
     newest, older = displaced[-1:], AttemptState.SUPERSEDED if state in IN_THE_WAY else state
     attempts = tuple(

@@ -6,7 +6,7 @@ cleaned; the message of a refused request is not kept at all, since it quotes th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from payment_service.adapters.providers.registration import (
@@ -24,6 +24,7 @@ from payment_service.adapters.providers.stripe_api import Reply
 from payment_service.adapters.providers.stripe_fields import Fields, identity, text_of, whole_text
 from payment_service.core.money import AMOUNT_MINOR_MAX
 from payment_service.core.ports import Answer, NextAction, ProviderCall
+from payment_service.core.records import replace
 from payment_service.core.terms import TAKES_MONEY, CaptureMethod, Kind, Verdict
 
 OBJECT_CANCELLED = "OBJECT_CANCELLED"
@@ -183,7 +184,7 @@ def wants_another_look(call: ProviderCall, reply: Reply) -> bool:
     """Refused because the PaymentIntent is not in the state we thought: its state is the answer. A refund's own
     state errors are final: the charge is refunded already, or was never captured."""
     error = Fields(reply.body).inner("error")
-    return call.kind is not Kind.REFUND and reply.status == 400 and error.get("code") in STATE_ERRORS
+    return call.kind is not Kind.REFUND and reply.status == 400 and str(error.get("code")) in STATE_ERRORS
 
 
 def error_answer(call: ProviderCall, reply: Reply) -> Answer:

@@ -267,6 +267,13 @@ def test_no_text_of_a_refused_request_is_kept_and_every_text_is_storable() -> No
     answer.message.encode()
 
 
+@pytest.mark.parametrize("code", [[], {}, None, 7])
+def test_a_code_that_is_no_text_is_no_state_error(code: Any) -> None:
+    assert not wants_another_look(
+        recorded_call(), Reply(400, {"error": {"type": "invalid_request_error", "code": code}})
+    )
+
+
 JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),

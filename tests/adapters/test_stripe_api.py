@@ -1,17 +1,20 @@
 """The wire under Stripe: what a connection that fails, stalls or is cut means. A real server goes wrong here."""
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+import stripe as sdk
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 from rigs.stripe_recorded import names, recorded, recorded_call
 
 from payment_service.adapters.providers.stripe import StripeProvider
 from payment_service.adapters.providers.stripe_api import API_VERSION, StripeApi
+from payment_service.adapters.providers.stripe_requests import Request
 from payment_service.core.ports import Answer
 from payment_service.core.terms import Kind, Verdict
 
@@ -51,6 +54,26 @@ async def test_a_request_names_its_version_its_key_and_no_telemetry() -> None:
     assert "platform" not in headers["X-Stripe-Client-User-Agent"]
     assert forms[0] == forms[1]
     assert forms[0]["payment_method_data[card][token]"] == "tok_visa"
+
+
+async def test_each_request_has_its_own_key_and_a_question_has_none() -> None:
+    keys: list[str | None] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        keys.append(request.headers.get("Idempotency-Key"))
+        assert request.headers["Authorization"] == "Bearer sk_test_secret"
+        return web.json_response(recorded("intent_succeeded").body)
+
+    async with stripe_that(handler) as provider:
+        for kind, number in ((Kind.CHARGE, 1), (Kind.CHARGE, 2), (Kind.CAPTURE, 3)):
+            await provider.send(recorded_call(kind, number=number))
+        await provider.lookup(recorded_call())
+        for _ in range(2):  # we never ask so; what was made once must not be everybody's key
+            await provider._api.ask(Request("post", "/v1/refunds"))
+    *ours, none, first, second = keys
+    assert ours == ["pay_recorded:charge:1", "pay_recorded:charge:2", "pay_recorded:capture:3"]
+    assert none is None
+    assert first and second and first != second
 
 
 async def test_no_connection_means_not_sent() -> None:
@@ -121,6 +144,17 @@ async def test_a_body_that_is_none_is_unknown(status: int, body: bytes, expected
     assert asked == ["/v1/payment_intents/pi_3Recorded/confirm"], "asked once, and no redirect is followed"
 
 
+@pytest.mark.parametrize("odd", [b"\xff", b"\\ud800"])
+async def test_an_odd_text_in_an_answer_does_not_make_it_unknown(odd: bytes) -> None:
+    body = json.dumps({**recorded("intent_succeeded").body, "description": "ODD"}).encode().replace(b"ODD", odd)
+
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(body=body)
+
+    async with stripe_that(handler) as provider:
+        assert said(await provider.send(recorded_call())) == (Verdict.APPROVED, "")
+
+
 async def test_refused_by_its_state_it_is_read_again_and_that_is_the_answer() -> None:
     standing = {"name": "intent_succeeded"}
     asked: list[str] = []
@@ -185,14 +219,18 @@ async def test_a_refund_that_is_not_there_is_unknown_after_a_bounded_number_of_p
     assert 1 < len(pages) <= 11
 
 
-async def test_nothing_secret_is_logged_however_loud(caplog: pytest.LogCaptureFixture) -> None:
+async def test_nothing_secret_is_logged_however_loud(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def handler(request: web.Request) -> web.Response:
         reply = recorded("error_key_invalid")
         return web.json_response(reply.body, status=reply.status)
 
     caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(sdk, "log", "debug")  # as STRIPE_LOG=debug: to stderr, past every level
     async with stripe_that(handler) as provider:
         await provider.send(recorded_call(token="tok_verysecret"))
-    text = caplog.text + repr(provider)
+    printed = capsys.readouterr()
+    text = caplog.text + repr(provider) + printed.err + printed.out
     assert "stripe_key_refused status=401" in text
     assert "verysecret" not in text and "sk_test" not in text
