@@ -1,15 +1,19 @@
 """The intents that wait for a runner: the CallQueue port over `transactions`, and OpenCalls.
 
 Room: adapters/postgres. A lease is `due_at` by the database's clock; rows are locked for the claim alone.
+Leases are renewed, and calls given back, in batches: when the database is slow, or a provider away, that is asked for
+all of a worker's calls at once, and one by one they would wait for a connection until their lease was over.
 """
 
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
+from payment_service.adapters.postgres import arrays
+from payment_service.adapters.postgres.batching import Batches, Waiting, answer_all
 from payment_service.adapters.postgres.pool import ConnectionLost, Database, StatementRefused, TryAgain
 from payment_service.adapters.postgres.queries import QUERIES
 from payment_service.adapters.postgres.statement import request_place
@@ -19,8 +23,29 @@ from payment_service.core.ports import Cipher, ClaimedCall, OpenCall
 
 UNREADABLE_DELAY_S = 30.0
 """Pause before another worker may try to read a request that this one cannot."""
+BATCH_MAX = 500
+BATCH_BYTES_MAX = 64 * 1024
+QUEUE_MAX = 20_000
+WRITERS = 1
+"""Of each of the two: the other connections are for claims, and for whoever reads."""
+CALL_BYTES = 100
+"""Of a key with its owner, about."""
 
 _log = logging.getLogger(__name__)
+ItemT = TypeVar("ItemT")
+
+
+class _Renewal(NamedTuple):
+    key: str
+    owner: str
+    lease_s: float
+
+
+class _Delay(NamedTuple):
+    key: str
+    owner: str
+    delay_s: float
+    sent: bool
 
 
 class PostgresCallQueue:
@@ -29,6 +54,14 @@ class PostgresCallQueue:
         self._cipher = cipher
         self.on_claim: Callable[[str | None], Context] = lambda traceparent: Context()
         """The context to work in, by the trace in which the call was decided: nobody's, without one."""
+        self._renewals: Batches[_Renewal, bool] = Batches(
+            self._renew_batch, _cut_off, workers=WRITERS, batch_max=BATCH_MAX, bytes_max=BATCH_BYTES_MAX,
+            queue_max=QUEUE_MAX,
+        )  # fmt: skip
+        self._delays: Batches[_Delay, bool] = Batches(
+            self._reschedule_batch, _cut_off, workers=WRITERS, batch_max=BATCH_MAX, bytes_max=BATCH_BYTES_MAX,
+            queue_max=QUEUE_MAX,
+        )  # fmt: skip
 
     async def claim(self, owner: str, limit: int, lease_s: float) -> list[ClaimedCall]:
         """A connection lost here may leave rows claimed: they come back when the lease ends."""
@@ -62,10 +95,42 @@ class PostgresCallQueue:
                 await self._run("give_back_calls", (UNREADABLE_DELAY_S, row_ids, owner))
 
     async def renew(self, key: str, owner: str, lease_s: float) -> bool:
-        return bool(await self._run("renew_call", (lease_s, key, owner)))
+        return await self._renewals.put(_Renewal(key, owner, lease_s), key, CALL_BYTES)
 
     async def reschedule(self, key: str, owner: str, delay_s: float, *, sent: bool) -> None:
-        await self._run("reschedule_call", (delay_s, sent, key, owner))
+        await self._delays.put(_Delay(key, owner, delay_s, sent), key, CALL_BYTES)
+
+    async def _renew_batch(self, batch: "list[Waiting[_Renewal, bool]]") -> None:
+        leases = arrays.numbers([waiting.item.lease_s for waiting in batch])
+        if not await self._done("renew_calls", batch, leases):
+            await _by_halves(self._renew_batch, batch)
+
+    async def _reschedule_batch(self, batch: "list[Waiting[_Delay, bool]]") -> None:
+        delays = arrays.numbers([waiting.item.delay_s for waiting in batch])
+        sent = arrays.numbers([waiting.item.sent for waiting in batch])
+        if not await self._done("reschedule_calls", batch, delays, sent):
+            await _by_halves(self._reschedule_batch, batch)
+
+    async def _done(self, name: str, batch: "Sequence[Waiting[Any, bool]]", *columns: str) -> bool:
+        """Each is told whether the call was its owner's. False: nobody was told; one row that somebody holds for too
+        long must not fail the others, so fewer are to be tried."""
+        keys = arrays.texts([waiting.item.key for waiting in batch])
+        owners = arrays.texts([waiting.item.owner for waiting in batch])
+        try:
+            found = await self._database.fetch(QUERIES[name], (keys, owners, *columns))
+        except TryAgain as error:
+            if len(batch) > 1:
+                return False
+            answer_all(batch, _away(error))
+        except (ConnectionLost, StatementRefused) as error:
+            answer_all(batch, _away(error))
+        except Unavailable as error:
+            answer_all(batch, error)
+        else:
+            told = set(found)
+            for waiting in batch:
+                waiting.answer((waiting.item.key, waiting.item.owner) in told)
+        return True
 
     async def open_calls(self, limit: int) -> list[OpenCall]:
         return [OpenCall(*row) for row in await self._run("open_calls", (limit,))]
@@ -77,4 +142,20 @@ class PostgresCallQueue:
         try:
             return await self._database.fetch(QUERIES[name], parameters)
         except (ConnectionLost, TryAgain, StatementRefused) as error:
-            raise Unavailable(f"the queue of calls did not answer: {type(error).__name__}") from None
+            raise _away(error) from None
+
+
+def _away(error: Exception) -> Unavailable:
+    return Unavailable(f"the queue of calls did not answer: {type(error).__name__}")
+
+
+async def _by_halves(
+    run: "Callable[[list[Waiting[ItemT, bool]]], Awaitable[None]]", batch: "list[Waiting[ItemT, bool]]"
+) -> None:
+    half = len(batch) // 2
+    await run(batch[:half])
+    await run(batch[half:])
+
+
+def _cut_off(waiting: "Waiting[Any, bool]") -> None:
+    waiting.fail(Unavailable("the worker is ending"))

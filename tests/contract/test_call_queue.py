@@ -72,6 +72,22 @@ async def test_not_sent_this_time_does_not_hide_that_somebody_else_may_have_sent
     assert (await rig.claim_until("w3")).tries == 1
 
 
+async def test_each_of_many_at_once_gets_its_own_answer(rig: StoreRig) -> None:
+    for n in range(3):
+        await rig.store.commit(change_of(create(f"o{n}", charge=True)))
+    first, second = await rig.queue.claim("w1", 2, 30.0)
+    third = await rig.claim_until("w2")
+    renewed = await asyncio.gather(*[rig.queue.renew(call.call.key, "w1", 60.0) for call in (third, first, second)])
+    assert renewed == [False, True, True]
+    await asyncio.gather(
+        rig.queue.reschedule(first.call.key, "w1", 0.0, sent=False),
+        rig.queue.reschedule(second.call.key, "w1", 0.0, sent=True),
+        rig.queue.reschedule(third.call.key, "w1", 0.0, sent=True),
+    )
+    free = {call.call.key: call.tries for call in await rig.queue.claim("w3", 10, 30.0)}
+    assert free == {first.call.key: 0, second.call.key: 1}
+
+
 async def test_a_call_whose_worker_died_may_have_been_sent(rig: StoreRig) -> None:
     await _charged(rig, lease_s=0.2)
     assert await rig.queue.claim("w2", 10, 30.0) == []
