@@ -258,7 +258,7 @@ def _started(services: Services, more: Mapping[str, _Part | None]) -> set[asynci
         "ended sessions": services.ended_sessions,
         "provider stats": services.provider_stats,
         "payment facts": services.facts,
-        "old rows": ForgetOld(services.keys, services.metrics),
+        "old rows": ForgetOld(services.keys, services.webhook_store, services.metrics),
         **more,
     }
     running = {asyncio.create_task(part.run(), name=name) for name, part in parts.items() if part is not None}

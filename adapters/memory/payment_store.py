@@ -173,7 +173,8 @@ class MemoryPaymentStore:
     async def find(self, query: PaymentFilter) -> PaymentPage:
         found = [p for row in self._rows.values() if _fits(p := decode_state(row.state), query)]
         sorts: dict[str, Any] = {
-            "createdAt": lambda p: p.created_at_ms, "amount": lambda p: p.amount_minor, "status": status_of,
+            "createdAt": lambda p: p.created_at_ms, "amount": lambda p: to_major(p.amount_minor, p.currency),
+            "status": lambda p: (status_of(p), p.created_at_ms),
         }  # fmt: skip
         found.sort(key=lambda p: p.payment_id, reverse=not query.descending)
         found.sort(key=sorts[query.sort_by], reverse=query.descending)  # keeps the order of equals, also reversed

@@ -13,16 +13,21 @@ from payment_service.core.ports import PaymentFilter, PaymentPage
 
 TOTAL_MAX = 10_000
 """`total` is exact up to here; counting on would read the whole table."""
-SORT_COLUMNS = {"createdAt": "created_at", "amount": "amount_minor", "status": "status"}
-_FACTOR = (
-    "case "
-    + " ".join(
-        f"when currency in ({', '.join(repr(c) for c, e in EXPONENTS.items() if e == exponent)}) then {10**exponent}"
-        for exponent in sorted(set(EXPONENTS.values()) - {2})
-    )
-    + " else 100 end"
-)
-"""Minor units of one major unit, by the row's currency."""
+_CODES = {
+    exponent: ", ".join(repr(code) for code, digits in EXPONENTS.items() if digits == exponent)
+    for exponent in sorted(set(EXPONENTS.values()) - {2})
+}
+_WHEN = " ".join(f"when currency in ({codes}) then {10 ** (4 - exponent)}" for exponent, codes in _CODES.items())
+AMOUNT = f"(amount_minor::float8 * case {_WHEN} else 100 end)"
+"""Ten thousandths of a major unit: one order for all currencies. The index by amount is of this very expression (of
+another one it would not be used). Floating point, since it cannot overflow, which would refuse the payment; exact for
+all amounts that are allowed but the largest of the currencies without decimals."""
+SORTS = {
+    "createdAt": ("created_at", "id"),
+    "amount": (AMOUNT, "id"),
+    "status": ("status", "created_at", "id"),
+}
+"""Ties are broken by id, against the direction of the order: that is how the indexes run, read from either end."""
 
 
 def _conditions(query: PaymentFilter) -> tuple[list[str], list[Any]]:
@@ -38,32 +43,41 @@ def _conditions(query: PaymentFilter) -> tuple[list[str], list[Any]]:
     add("provider = %s", query.provider)
     add("created_at >= to_timestamp(%s / 1000.0)", query.created_from_ms)
     add("created_at <= to_timestamp(%s / 1000.0)", query.created_to_ms)
-    add(f"amount_minor >= %s * ({_FACTOR})", _exact(query.amount_min))
-    add(f"amount_minor <= %s * ({_FACTOR})", _exact(query.amount_max))
+    add(f"{AMOUNT} >= %s", _exact(query.amount_min))
+    add(f"{AMOUNT} <= %s", _exact(query.amount_max))
     return conditions, values
 
 
 def _exact(amount: float | None) -> Decimal | None:
-    """19.99 is meant as written, not as the double next to it: else 1999 would not be <= 19.99 * 100."""
-    return None if amount is None else Decimal(repr(amount))
+    """As AMOUNT has it. 19.99 is meant as written, not as the double next to it: else 19.99 would not be <= 19.99."""
+    return None if amount is None else Decimal(repr(amount)) * 10_000
+
+
+def _order(query: PaymentFilter) -> str:
+    *columns, last = SORTS[query.sort_by]
+    order, ties = ("desc", "asc") if query.descending else ("asc", "desc")
+    return ", ".join([*(f"{column} {order}" for column in columns), f"{last} {ties}"])
 
 
 async def find_payments(
     read: Callable[[str, Sequence[Any]], Awaitable[list[Any]]], query: PaymentFilter
 ) -> PaymentPage:
-    """One page and how many there are in all. Ties are broken by id, against the direction of the order: that is how
-    the indexes run."""
+    """One page and how many there are in all. What is skipped and what is counted is read from an index alone; rows
+    are fetched for the page only."""
     conditions, values = _conditions(query)
-    where = " and ".join(conditions)
-    order, ties = ("desc", "asc") if query.descending else ("asc", "desc")
-    column = SORT_COLUMNS[query.sort_by]
+    where, order = " and ".join(conditions), _order(query)
     rows = await read(
-        f"select state from payment_service.payments where {where} "  # noqa: S608 - fixed pieces, see the module
-        f"order by {column} {order}, id {ties} limit %s offset %s",
+        "select state from ("  # noqa: S608 - fixed pieces, see the module
+        f"select id from payment_service.payments where {where} order by {order} limit %s offset %s"
+        f") page join payment_service.payments using (id) order by {order}",
         (*values, query.limit, query.offset),
     )
+    # From the oldest: their pages are known to be visible to all, so that none of their rows is fetched. By amount the
+    # index by amount alone says it.
+    by_amount = query.amount_min is not None or query.amount_max is not None
+    counted = "" if by_amount else " order by created_at, id desc"
     ((total,),) = await read(
-        f"select count(*) from (select 1 from payment_service.payments where {where} limit %s) t",  # noqa: S608
+        f"select count(*) from (select 1 from payment_service.payments where {where}{counted} limit %s) t",  # noqa: S608
         (*values, TOTAL_MAX + 1),
     )
     return PaymentPage([decode_state(state) for (state,) in rows], min(total, TOTAL_MAX), total > TOTAL_MAX)

@@ -342,6 +342,7 @@ from (
     from payment_service.refunds r where r.payment_id = p.id
   ), 0))::bigint as difference
   from unnest(%s::text[]) as q(id) join payment_service.payments p on p.id = q.id
+  offset 0 -- else the difference is added up once for each place that names it
 ) d where currency <> '' group by currency
 
 -- hurry_calls --
@@ -352,18 +353,30 @@ with waiting as (
 )
 update payment_service.transactions t set due_at = now() from waiting where t.id = waiting.id returning t.id
 
--- renew_call --
-update payment_service.transactions set due_at = now() + %s * interval '1 second'
-where provider_key = %s and owner = %s and due_at > now() returning id
+-- renew_calls --
+-- Locked by payment, as a commit locks them: two statements with the same rows wait for each other, not in a circle.
+with ours as (
+  select t.id, c.owner, c.lease_s
+  from unnest(%s::text[], %s::text[], %s::float8[]) as c(provider_key, owner, lease_s)
+  join payment_service.transactions t on t.provider_key = c.provider_key and t.owner = c.owner
+  where t.due_at > now() order by t.payment_id, t.number for update of t
+)
+update payment_service.transactions t set due_at = now() + ours.lease_s * interval '1 second'
+from ours where t.id = ours.id returning t.provider_key, ours.owner
 
--- reschedule_call --
+-- reschedule_calls --
 -- Not sent: this claim is taken back. An earlier one may have sent it, so it never counts further down.
-update payment_service.transactions
-set owner = null, due_at = now() + %s * interval '1 second',
-  tries = case when c.sent then tries else greatest(tries - 1, 0) end,
-  sent_at = case when c.sent or tries > 1 then sent_at end
-from (select %s::boolean as sent) c
-where provider_key = %s and owner = %s and due_at is not null
+with ours as (
+  select t.id, c.owner, c.delay_s, c.sent
+  from unnest(%s::text[], %s::text[], %s::float8[], %s::boolean[]) as c(provider_key, owner, delay_s, sent)
+  join payment_service.transactions t on t.provider_key = c.provider_key and t.owner = c.owner
+  where t.due_at is not null order by t.payment_id, t.number for update of t
+)
+update payment_service.transactions t
+set owner = null, due_at = now() + ours.delay_s * interval '1 second',
+  tries = case when ours.sent then t.tries else greatest(t.tries - 1, 0) end,
+  sent_at = case when ours.sent or t.tries > 1 then t.sent_at end
+from ours where t.id = ours.id returning t.provider_key, ours.owner
 
 -- count_workers --
 select count(*) from pg_locks
@@ -420,8 +433,11 @@ where starts_with(chain, 'cli:') and entry ->> 'at' > %s order by chain, number 
 select chain, number, entry::text from payment_service.audit_log order by entry ->> 'at' desc limit %s
 
 -- audit_of_payment --
-select chain, number, entry::text from payment_service.audit_log
-where entry ->> 'paymentId' = %s order by entry ->> 'at' desc limit %s
+-- All of the payment's first: PostgreSQL takes them for many, and would look for the newest through the whole log.
+with found as materialized (
+  select chain, number, entry from payment_service.audit_log where entry ->> 'paymentId' = %s
+)
+select chain, number, entry::text from found order by entry ->> 'at' desc limit %s
 
 -- sizes --
 -- Estimates, for a progress bar: -1 where nobody counted yet.

@@ -23,11 +23,7 @@ LEASE_S = 40.0
 SWEEP_S = 5.0
 """How often it is looked for due events when nothing wakes us."""
 TIDY_EVERY_S = 30.0
-"""How often the gauges are set and old rows leave."""
-KEPT_S = 30 * 24 * 3600.0
-"""Settled events leave after this. Providers repeat an event for days at most, and their signatures end in minutes."""
-REMOVE_MAX = 1000
-"""Rows that leave in one statement."""
+"""How often the gauges are set."""
 SETTLE_TRIES_MAX = 3
 """A result that cannot be written is given up to the lease: applying the event again changes nothing."""
 SETTLE_DELAY_S = 0.5
@@ -140,4 +136,3 @@ class WebhookSweep:
             count, age_s = waiting.get(status.value, (0, 0.0))
             self.metrics.gauge("webhooks_waiting", count, status=status)
             self.metrics.gauge("webhooks_oldest_age_s", age_s, status=status)
-        await self.store.remove_old(KEPT_S, REMOVE_MAX)

@@ -271,10 +271,11 @@ async def test_find_sorts_and_breaks_ties_by_id(rig: StoreRig) -> None:
     c_then_d = "".join(sorted("cd", key=payment_id_of))
     assert await _orders(rig, PaymentFilter()) == c_then_d + "ba"
     assert await _orders(rig, PaymentFilter(descending=False)) == "ab" + c_then_d[::-1]
-    a_then_b = "".join(sorted("ab", key=payment_id_of))
-    assert await _orders(rig, PaymentFilter(sort_by="amount")) == "c" + a_then_b + "d"
-    by_id = "".join(sorted("abcd", key=payment_id_of))
-    assert await _orders(rig, PaymentFilter(sort_by="status", descending=False)) == by_id[::-1]
+    a_then_c = "".join(sorted("ac", key=payment_id_of))
+    assert await _orders(rig, PaymentFilter(sort_by="amount")) == "b" + a_then_c + "d"  # 1,999 yen, 19.99 twice, 5.00
+    assert await _orders(rig, PaymentFilter(sort_by="amount", descending=False)) == "d" + a_then_c[::-1] + "b"
+    assert await _orders(rig, PaymentFilter(sort_by="status")) == c_then_d + "ba"
+    assert await _orders(rig, PaymentFilter(sort_by="status", descending=False)) == "ab" + c_then_d[::-1]
 
 
 async def test_find_pages_add_up_to_everything(rig: StoreRig) -> None:
