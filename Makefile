@@ -20,7 +20,7 @@ PYTEST := $(BIN)/pytest
 unexport PYTHONDONTWRITEBYTECODE
 WATCH := $(BIN)/watchfiles --ignore-paths .data,.venv,.typecheck,dist,build
 
-.PHONY: help install run dev demo migrate test test-long test-watch test-kafka test-console test-providers test-live test-api audit crash crash-random coverage check check-deploy lint format types api-docs bench bench-charges build clean \
+.PHONY: help install run dev demo migrate test test-long test-watch test-kafka test-console test-providers test-live test-api audit crash crash-random coverage check check-deploy lint format types api-docs bench bench-charges bench-scale bench-growth build clean \
 	docker-up docker-down kafka-tools
 
 help: ## list the targets
@@ -127,11 +127,17 @@ format: $(STAMP) ## write the style into the files
 api-docs: $(STAMP) ## write openapi.yaml anew, from the models in web/
 	$(BIN)/python -m payment_service.web.api_document > openapi.yaml
 
-bench: $(STAMP) kafka-tools ## measure; asserts nothing
-	$(BIN)/python tests/bench/run.py
+bench: $(STAMP) kafka-tools ## measure; asserts nothing; ARGS=--keep adds a row to tests/bench/HISTORY.md
+	$(BIN)/python tests/bench/run.py $(ARGS)
 
-bench-charges: $(STAMP) kafka-tools ## 1,000 charges in flight at a provider that takes 300 ms; measures, asserts nothing
+bench-charges: $(STAMP) kafka-tools ## charges in flight at a provider that takes 300 ms: mock, mock over HTTP, Stripe's SDK; measures, asserts nothing
 	$(BIN)/python tests/bench/charges.py
+
+bench-scale: $(STAMP) kafka-tools ## 1, 2 and 4 workers on this machine, and what a whole payment costs; measures, asserts nothing
+	$(BIN)/python tests/bench/scale_out.py
+
+bench-growth: $(STAMP) kafka-tools ## an empty database beside one with SIZE=1000000 payments; SETTLE=n drains n more; asserts nothing
+	$(BIN)/python tests/bench/growth.py --size $(or $(SIZE),1000000) --settle $(or $(SETTLE),50000) $(ARGS)
 
 build: $(STAMP) ## the wheel, into dist/
 	rm -rf build

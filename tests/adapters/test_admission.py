@@ -144,7 +144,7 @@ async def test_who_waits_for_a_tired_endpoint_holds_nobody_else_up() -> None:
 
 
 async def test_the_accounts_tokens_go_to_the_urgent_ones_first() -> None:
-    admission = Admission(100, RateRule(per_s=25, burst=1), SystemClock())
+    admission = Admission(100, RateRule(per_s=4, burst=1), SystemClock())
     assert all(admission.enter_now(name) for name in ("A", "B", "C", "D")), "the account's burst"
     order: list[str] = []
 

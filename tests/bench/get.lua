@@ -1,10 +1,5 @@
--- wrk: GET /api/v1/payments/{id}. TOKEN and PAYMENT come from the environment.
+-- wrk: GET /api/v1/payments/{id}. TOKEN, PAYMENT and LUA (this folder) come from the environment.
+dofile(os.getenv("LUA") .. "/untimed.lua")
 local path = "/api/v1/payments/" .. os.getenv("PAYMENT")
 local headers = {["Authorization"] = "Bearer " .. os.getenv("TOKEN")}
 function request() return wrk.format("GET", path, headers) end
-function done(summary, latency, requests)
-  io.write(string.format("RESULT %d %d %d %d\n", summary.requests, summary.duration, latency:percentile(50),
-    latency:percentile(99)))
-  io.write(string.format("ERRORS %d\n", summary.errors.status + summary.errors.connect + summary.errors.read
-    + summary.errors.write + summary.errors.timeout))
-end

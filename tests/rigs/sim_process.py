@@ -50,6 +50,11 @@ class SimProcess:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     async def ready(self, wait_s: float = READY_WAIT_S) -> dict[str, Any]:
         deadline = time.monotonic() + wait_s
         while True:
