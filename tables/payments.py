@@ -19,7 +19,7 @@ import orjson
 from faust.stores import memory
 
 from payment_service.codecs.times import from_rfc3339
-from payment_service.core.errors import Malformed
+from payment_service.core.errors import Malformed, Unavailable
 from payment_service.core.ports import Cipher
 from payment_service.core.terms import Status
 from payment_service.tables.writes import LoneWrite, Writes
@@ -135,7 +135,7 @@ class PaymentsTable:
     ) -> Sequence[Event]:
         """Returns what must be looked at again: an event that is not newer than one whose write was on its way has
         waited for that one, and counts only if it failed."""
-        now = self._now_ms()
+        now, generation = self._now_ms(), self._app.consumer_generation_id
         newest: dict[bytes, Event] = {}
         for it in events:
             key = it[1].encode()
@@ -155,9 +155,11 @@ class PaymentsTable:
                         before.append(earlier[1].done)
                     elif self._try_to_put(partition, key, it, now, writes, refused, new=earlier is None):
                         written.append(key)
+                    self._expire(partition, now, LOOKS_MAX)
                     if index % TAKE_SLICE == 0:
                         await asyncio.sleep(0)
-                self._expire(partition, now, LOOKS_MAX * len(events))
+                        if self._app.consumer_generation_id != generation:
+                            raise Unavailable("the assignment has ended")
             finally:
                 writes.told(b"", None)
             await writes.done

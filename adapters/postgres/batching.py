@@ -45,7 +45,8 @@ class Waiting(Generic[ItemT, ResultT]):
 class Batches(Generic[ItemT, ResultT]):
     """A bounded queue and at most `workers` batches of it under way. `run` must answer every one it is given.
 
-    Limits: `batch_max` things and `bytes_max` (one thing may be larger) a batch, `queue_max` waiting.
+    Limits: `batch_max` things and `bytes_max` (one thing of each queue may be larger) a batch, `queue_max` waiting in
+    each queue.
     `on_cancel`: what those are told whose batch is cut off by `close`.
     """
 
@@ -75,10 +76,10 @@ class Batches(Generic[ItemT, ResultT]):
         """Fails with Unavailable at once when too much waits already, or after `close`. `patient`: after the others."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[ResultT] = loop.create_future()
-        if self._closed or len(self._urgent) + len(self._patient) >= self._queue_max:
+        queue = self._patient if patient else self._urgent
+        if self._closed or len(queue) >= self._queue_max:
             future.set_exception(Unavailable("the store is busy", retry_after_s=BUSY_RETRY_AFTER_S))
             return future
-        queue = self._patient if patient else self._urgent
         queue.append(Waiting(item, key, size, future))
         if len(self._workers) < self._workers_max:
             self._workers.add(serve_all(self._work(), self._workers.discard))
@@ -135,16 +136,17 @@ class Batches(Generic[ItemT, ResultT]):
     def _fill(
         self, batch: list[Waiting[ItemT, ResultT]], queue: deque[Waiting[ItemT, ResultT]], size: int, share: float
     ) -> int:
-        """Take from a queue until so much of the batch is full. Returns its size in bytes."""
+        """Take from a queue, the first in any case, until so much of the batch is full. Returns its size in bytes."""
         count_max, bytes_max = max(1, int(self._batch_max * share)), self._bytes_max * share
         under_way = self._under_way
         later: list[Waiting[ItemT, ResultT]] = []
-        while queue and len(batch) < count_max and len(later) < self._batch_max:
+        before = len(batch)
+        while queue and len(batch) < max(count_max, before + 1) and len(later) < self._batch_max:
             waiting = queue.popleft()
             if waiting.key in under_way:
                 later.append(waiting)
                 continue
-            if batch and size + waiting.size > bytes_max:
+            if len(batch) > before and size + waiting.size > bytes_max:
                 queue.appendleft(waiting)
                 break
             size += waiting.size

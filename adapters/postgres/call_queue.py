@@ -8,9 +8,9 @@ all of a worker's calls at once, and one by one they would wait for a connection
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from payment_service.adapters.postgres import arrays
 from payment_service.adapters.postgres.batching import Batches, Waiting, answer_all
@@ -28,11 +28,12 @@ BATCH_BYTES_MAX = 64 * 1024
 QUEUE_MAX = 20_000
 WRITERS = 1
 """Of each of the two: the other connections are for claims, and for whoever reads."""
+BATCH_S = 5.0
+"""Longest time such a statement may take: a connection that hears nothing must not hold up every lease of a worker."""
 CALL_BYTES = 100
 """Of a key with its owner, about."""
 
 _log = logging.getLogger(__name__)
-ItemT = TypeVar("ItemT")
 
 
 class _Renewal(NamedTuple):
@@ -101,36 +102,28 @@ class PostgresCallQueue:
         await self._delays.put(_Delay(key, owner, delay_s, sent), key, CALL_BYTES)
 
     async def _renew_batch(self, batch: "list[Waiting[_Renewal, bool]]") -> None:
-        leases = arrays.numbers([waiting.item.lease_s for waiting in batch])
-        if not await self._done("renew_calls", batch, leases):
-            await _by_halves(self._renew_batch, batch)
+        await self._run_batch("renew_calls", batch, arrays.numbers([it.item.lease_s for it in batch]))
 
     async def _reschedule_batch(self, batch: "list[Waiting[_Delay, bool]]") -> None:
-        delays = arrays.numbers([waiting.item.delay_s for waiting in batch])
-        sent = arrays.numbers([waiting.item.sent for waiting in batch])
-        if not await self._done("reschedule_calls", batch, delays, sent):
-            await _by_halves(self._reschedule_batch, batch)
+        delays = arrays.numbers([it.item.delay_s for it in batch])
+        await self._run_batch("reschedule_calls", batch, delays, arrays.numbers([it.item.sent for it in batch]))
 
-    async def _done(self, name: str, batch: "Sequence[Waiting[Any, bool]]", *columns: str) -> bool:
-        """Each is told whether the call was its owner's. False: nobody was told; one row that somebody holds for too
-        long must not fail the others, so fewer are to be tried."""
+    async def _run_batch(self, name: str, batch: "Sequence[Waiting[Any, bool]]", *columns: str) -> None:
+        """Each is told whether the call was its owner's. False also when the answer was lost: said once more, it could
+        give back what the same worker has claimed again meanwhile, and is sending. So the lease decides."""
         keys = arrays.texts([waiting.item.key for waiting in batch])
         owners = arrays.texts([waiting.item.owner for waiting in batch])
+        told: set[tuple[str, str]] = set()
         try:
-            found = await self._database.fetch(QUERIES[name], (keys, owners, *columns))
-        except TryAgain as error:
-            if len(batch) > 1:
-                return False
-            answer_all(batch, _away(error))
-        except (ConnectionLost, StatementRefused) as error:
+            told.update(await self._database.fetch(QUERIES[name], (keys, owners, *columns), BATCH_S))
+        except ConnectionLost:
+            pass
+        except (TryAgain, StatementRefused) as error:
             answer_all(batch, _away(error))
         except Unavailable as error:
             answer_all(batch, error)
-        else:
-            told = set(found)
-            for waiting in batch:
-                waiting.answer((waiting.item.key, waiting.item.owner) in told)
-        return True
+        for waiting in batch:
+            waiting.answer((waiting.item.key, waiting.item.owner) in told)
 
     async def open_calls(self, limit: int) -> list[OpenCall]:
         return [OpenCall(*row) for row in await self._run("open_calls", (limit,))]
@@ -147,14 +140,6 @@ class PostgresCallQueue:
 
 def _away(error: Exception) -> Unavailable:
     return Unavailable(f"the queue of calls did not answer: {type(error).__name__}")
-
-
-async def _by_halves(
-    run: "Callable[[list[Waiting[ItemT, bool]]], Awaitable[None]]", batch: "list[Waiting[ItemT, bool]]"
-) -> None:
-    half = len(batch) // 2
-    await run(batch[:half])
-    await run(batch[half:])
 
 
 def _cut_off(waiting: "Waiting[Any, bool]") -> None:

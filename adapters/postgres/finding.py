@@ -22,6 +22,8 @@ AMOUNT = f"(amount_minor::float8 * case {_WHEN} else 100 end)"
 """Ten thousandths of a major unit: one order for all currencies. The index by amount is of this very expression (of
 another one it would not be used). Floating point, since it cannot overflow, which would refuse the payment; exact for
 all amounts that are allowed but the largest of the currencies without decimals."""
+_AMOUNT_MAX = 1e300
+"""More than any payment; what is asked beyond it would be no number to PostgreSQL."""
 SORTS = {
     "createdAt": ("created_at", "id"),
     "amount": (AMOUNT, "id"),
@@ -50,7 +52,7 @@ def _conditions(query: PaymentFilter) -> tuple[list[str], list[Any]]:
 
 def _exact(amount: float | None) -> Decimal | None:
     """As AMOUNT has it. 19.99 is meant as written, not as the double next to it: else 19.99 would not be <= 19.99."""
-    return None if amount is None else Decimal(repr(amount)) * 10_000
+    return None if amount is None else Decimal(repr(min(amount, _AMOUNT_MAX))) * 10_000
 
 
 def _order(query: PaymentFilter) -> str:

@@ -354,12 +354,12 @@ with waiting as (
 update payment_service.transactions t set due_at = now() from waiting where t.id = waiting.id returning t.id
 
 -- renew_calls --
--- Locked by payment, as a commit locks them: two statements with the same rows wait for each other, not in a circle.
+-- A row that is locked is being settled or given back by somebody: then it is not ours, and nobody waits.
 with ours as (
   select t.id, c.owner, c.lease_s
   from unnest(%s::text[], %s::text[], %s::float8[]) as c(provider_key, owner, lease_s)
   join payment_service.transactions t on t.provider_key = c.provider_key and t.owner = c.owner
-  where t.due_at > now() order by t.payment_id, t.number for update of t
+  where t.due_at > now() for update of t skip locked
 )
 update payment_service.transactions t set due_at = now() + ours.lease_s * interval '1 second'
 from ours where t.id = ours.id returning t.provider_key, ours.owner
@@ -370,7 +370,7 @@ with ours as (
   select t.id, c.owner, c.delay_s, c.sent
   from unnest(%s::text[], %s::text[], %s::float8[], %s::boolean[]) as c(provider_key, owner, delay_s, sent)
   join payment_service.transactions t on t.provider_key = c.provider_key and t.owner = c.owner
-  where t.due_at is not null order by t.payment_id, t.number for update of t
+  where t.due_at is not null for update of t skip locked
 )
 update payment_service.transactions t
 set owner = null, due_at = now() + ours.delay_s * interval '1 second',
@@ -550,8 +550,9 @@ select status, count(*), coalesce(extract(epoch from now() - min(since)), 0)::fl
 ) w group by status
 
 -- remove_old_webhooks --
--- Only among the oldest rows: where none is old, nothing further is read.
-delete from payment_service.payment_webhooks where id in (
+-- Only among the oldest rows: where none is old, nothing further is read. `due_at` twice: one that is replayed in this
+-- moment stays.
+delete from payment_service.payment_webhooks where due_at is null and id in (
   select id from (
     select id, due_at, received_at from payment_service.payment_webhooks order by id limit %s
   ) oldest where due_at is null and received_at < now() - %s * interval '1 second'

@@ -20,7 +20,7 @@ import orjson
 from aiohttp import ClientError
 
 from payment_service.adapters.providers.registration import Sessions
-from payment_service.adapters.providers.stripe_fields import text_of
+from payment_service.adapters.providers.stripe_fields import whole_text
 from payment_service.core.errors import Malformed, Refused, Unavailable
 from payment_service.core.ports import Answer
 from payment_service.core.terms import TAKES_MONEY, DisputeState, Kind, Verdict
@@ -207,11 +207,12 @@ def _answer(verdict: Verdict, data: Mapping[str, Any]) -> Answer:
 
 
 def _text(data: Mapping[str, Any], name: str) -> str | None:
-    """Raises ValueError for what is there and is no text."""
+    """Raises ValueError for what is there and is no text, or one that cannot be kept whole."""
     value = data.get(name)
-    if not isinstance(value, str | None):
+    text = whole_text(value)
+    if text is None and value not in (None, ""):
         raise ValueError(name)
-    return text_of(value)
+    return text
 
 
 def _given(data: Mapping[str, Any], name: str) -> str:

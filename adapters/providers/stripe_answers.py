@@ -234,10 +234,12 @@ def payment_error(error: Fields) -> tuple[str, str, str | None]:
 def with_amount(answer: Answer, amount: object, currency: object) -> Answer:
     """With an amount in our units. One that our units cannot say is for a person."""
     named = isinstance(currency, str) and currency.isascii() and currency.isalpha() and len(currency) == 3
-    if not named or not isinstance(currency, str) or type(amount) is not int or amount < 0:
+    if isinstance(amount, bool) or not isinstance(amount, int | float) or amount < 0:
+        return answer
+    if not named or not isinstance(currency, str):
         return answer
     code = currency.upper()
-    minor = from_stripe(amount, code)
+    minor = from_stripe(amount, code) if isinstance(amount, int) else None  # as a float: more than 64 bits
     if minor is None or minor > AMOUNT_MINOR_MAX:
         return replace(answer, currency=code, review=(*answer.review, AMOUNT_DIFFERS))
     return replace(answer, amount_minor=minor, currency=code)

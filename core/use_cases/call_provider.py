@@ -93,12 +93,15 @@ class Calling:
 
     async def leased(self, call: ProviderCall, claimed_at: float) -> bool:
         """Right before the socket: is there time for a whole request within the lease? Else ask for more."""
-        if self.clock.monotonic_s() + self.deadline_s < claimed_at + self.lease_s:
+        asked_at = self.clock.monotonic_s()
+        if asked_at + self.deadline_s < claimed_at + self.lease_s:
             return True
         try:
-            return await self.queue.renew(call.key, self.worker_id, self.lease_s)
+            renewed = await self.queue.renew(call.key, self.worker_id, self.lease_s)
         except Unavailable:
             return False
+        # The new lease runs since before the answer, which may have been long in coming.
+        return renewed and self.clock.monotonic_s() + self.deadline_s < asked_at + self.lease_s
 
     async def record(self, call: ProviderCall, answer: Answer, source: Source = Source.LIVE) -> Outcome:
         now = self.clock.now_ms()

@@ -92,6 +92,24 @@ async def test_what_is_patient_goes_last_and_still_goes(rig: Rig) -> None:
     assert rig.started[2:] == [[23, 24, 25, 5], [26, 27, 6, 7], [8, 9]]
 
 
+async def test_something_patient_that_is_larger_than_its_share_goes_also_in_a_flood(rig: Rig) -> None:
+    rig.make(bytes_max=100)
+    rig.batches.put(99, None, 90, patient=True)
+    for n in range(20):
+        rig.batches.put(n, None, 25)
+    await rig.settle()
+    assert rig.started == [[0, 1, 2, 99]]
+
+
+async def test_what_is_patient_takes_nobodys_place(rig: Rig) -> None:
+    rig.make(queue_max=3)
+    kept = [rig.batches.put(n, None, 1, patient=True) for n in range(3)]
+    refused, urgent = rig.batches.put(3, None, 1, patient=True), rig.batches.put(4, None, 1)
+    assert isinstance(refused.exception(), Unavailable)
+    await rig.finish_all(lambda: urgent.done() and all(it.done() for it in kept))
+    assert urgent.result() == "done 4"
+
+
 async def test_a_batch_has_a_length_and_a_size(rig: Rig) -> None:
     batches = rig.make(workers=9, batch_max=3, bytes_max=100)
     for n, size in enumerate((1, 1, 1, 60, 40, 1, 500, 1)):

@@ -70,7 +70,7 @@ async def test_a_signed_body_that_is_no_event_is_malformed(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", ["payment_id", "object_id", "charge_id", "provider_id", "currency", "reason"])
-@pytest.mark.parametrize("junk", [{}, [], 5, True])
+@pytest.mark.parametrize("junk", [{}, [], 5, True, "x" * 301])
 async def test_an_id_that_is_no_text_is_malformed(name: str, junk: object) -> None:
     body = an_event("dispute.opened", **{"provider_id": "dp_1", name: junk})
     with pytest.raises(Malformed):

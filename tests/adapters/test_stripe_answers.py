@@ -225,6 +225,8 @@ def test_amounts_come_back_in_our_units() -> None:
     assert (answer.amount_minor, answer.currency, answer.review) == (1500, "ISK", ())
     odd = intent_answer(recorded_call(), {**iceland, "amount_received": 150_050}, False)
     assert (odd.amount_minor, odd.review) == (None, ("AMOUNT_DIFFERS",))
+    huge = intent_answer(recorded_call(), {**iceland, "amount_received": float(2**64)}, False)
+    assert (huge.amount_minor, huge.review) == (None, ("AMOUNT_DIFFERS",)), "more than 64 bits are read as a float"
 
 
 def test_what_is_held_is_what_can_be_captured() -> None:

@@ -68,6 +68,16 @@ async def test_they_are_done_with_the_last_also_when_the_first_were_answered_bef
     assert len(rig.rows) == TAKE_SLICE + 1
 
 
+async def test_what_is_left_when_the_assignment_ends_is_not_written_in_the_next_one(rig: Rig) -> None:
+    taking = asyncio.ensure_future(rig.take(*[(f"pay_{number}", 1, "SUCCEEDED") for number in range(3 * TAKE_SLICE)]))
+    await asyncio.sleep(0)
+    rig.app.consumer_generation_id = 2
+    with pytest.raises(Unavailable):
+        await taking
+    await asyncio.sleep(0.05)
+    assert 0 < len(rig.written()) <= TAKE_SLICE
+
+
 async def test_an_open_payment_stays_longer_but_not_for_ever(rig: Rig) -> None:
     await rig.put("pay_1", 1, "PENDING")
     for hours, there in ((1, True), (OPEN_TTL_FACTOR - 2, True), (1, False)):

@@ -253,6 +253,7 @@ async def _orders(rig: StoreRig, query: PaymentFilter) -> str:
         (PaymentFilter(provider="MOCK", status="PENDING"), "abcd"),
         (PaymentFilter(amount_min=19.99, amount_max=19.99), "ac"),
         (PaymentFilter(amount_min=20), "b"),
+        (PaymentFilter(amount_min=1e305), ""),
         (PaymentFilter(amount_max=19.98), "d"),
         (PaymentFilter(created_from_ms=AT_MS + 1000), "bcd"),
         (PaymentFilter(created_to_ms=AT_MS + 1000), "ab"),

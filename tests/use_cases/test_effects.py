@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ from rigs.desk_rig import Rig, desk_over
 
 from payment_service.adapters.memory.payment_store import MemoryPaymentStore
 from payment_service.core.commands import CreatePayment, RecordAnswer
-from payment_service.core.errors import Unavailable
+from payment_service.core.errors import PaymentError, Unavailable
 from payment_service.core.ids import payment_id_of
 from payment_service.core.payment import Payment, provider_key, status_of
 from payment_service.core.ports import Answer, ClaimedCall, Loaded, NextAction, ProviderCall
@@ -248,3 +249,26 @@ async def test_the_look_up_of_a_shopper_who_does_not_act_is_not_later_than_their
         (claim,) = await rig.store.claim("w1", 1, 30.0)
         await rig.effects.reconciler.reconcile(claim)
         assert call.due_at is not None and call.due_at - time.monotonic() < 2.1
+
+
+@pytest.mark.parametrize(("renewal_s", "sends"), [(0.0, 1), (0.25, 0)])
+async def test_a_lease_whose_renewal_was_long_in_coming_is_too_short_to_send(renewal_s: float, sends: int) -> None:
+    class SlowQueue(MemoryPaymentStore):
+        async def renew(self, key: str, owner: str, lease_s: float) -> bool:
+            renewed = await MemoryPaymentStore.renew(self, key, owner, lease_s)
+            await asyncio.sleep(renewal_s)
+            return renewed
+
+    async with desk_over(SlowQueue(), lease_s=0.5, deadline_s=0.4, running=False) as rig:
+        create_object = rig.provider.create_object
+
+        async def slow(call: ProviderCall) -> Answer:
+            await asyncio.sleep(0.15)  # so that the first lease is too short for the next request
+            return await create_object(call)
+
+        rig.provider.create_object = slow  # type: ignore[method-assign]
+        await rig.create()
+        with suppress(PaymentError):
+            await rig.process()
+        await asyncio.sleep(renewal_s)
+        assert sum(it.startswith("send:") for it in rig.sent()) == sends

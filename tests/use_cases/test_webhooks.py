@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import replace
 
+import psycopg2
 import pytest
 from rigs.stores import eventually
 from rigs.webhook_rig import ID, PAID, YES, WebhookRig, webhook_rig
@@ -247,6 +249,18 @@ async def test_many_at_once_are_applied_and_counted(rig: WebhookRig) -> None:
     await rig.sweep.stop(1.0)
     runner.cancel()
     assert rig.metrics.gauges["webhooks_waiting", "PARKED"] == 0
+
+
+async def test_an_old_row_that_is_replayed_in_the_same_moment_stays(rig: WebhookRig) -> None:
+    await rig.swept(rig.notice("evt_1"))
+    rig.sql("update payment_service.payment_webhooks set received_at = now() - interval '31 days'")
+    with closing(psycopg2.connect(rig.url)) as operator, operator.cursor() as cursor:
+        cursor.execute("update payment_service.payment_webhooks set due_at = now()")
+        removing = asyncio.create_task(rig.webhooks.remove_old(30 * 86400, 100))
+        await asyncio.sleep(0.3)  # it waits for the row
+        operator.commit()
+        assert await removing == 0
+    assert len(rig.rows()) == 1
 
 
 async def test_old_rows_leave_and_open_ones_stay(rig: WebhookRig) -> None:
