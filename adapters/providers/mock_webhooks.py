@@ -20,7 +20,7 @@ import orjson
 from aiohttp import ClientError
 
 from payment_service.adapters.providers.registration import Sessions
-from payment_service.adapters.providers.stripe_fields import whole_text
+from payment_service.adapters.providers.stripe_fields import text_of
 from payment_service.core.errors import Malformed, Refused, Unavailable
 from payment_service.core.ports import Answer
 from payment_service.core.terms import TAKES_MONEY, DisputeState, Kind, Verdict
@@ -188,7 +188,7 @@ def _news(kind: str, data: Mapping[str, Any], number: int | None) -> tuple[News,
         return (
             DisputeNews(
                 _given(data, "provider_id"), DISPUTES[kind], int(data["amount_minor"]), _given(data, "currency"),
-                _text(data, "reason"),
+                text_of(_text(data, "reason")),
             ),
         )  # fmt: skip
     if kind == "object.approved":
@@ -202,17 +202,17 @@ def _answer(verdict: Verdict, data: Mapping[str, Any]) -> Answer:
     amount = data.get("amount_minor")
     return Answer(
         verdict, _text(data, "provider_id"), _text(data, "object_id"), None if amount is None else int(amount),
-        _text(data, "currency"), _text(data, "code") or "", _text(data, "message") or "", _text(data, "decline_code"),
+        _text(data, "currency"), text_of(_text(data, "code")) or "", text_of(_text(data, "message")) or "",
+        text_of(_text(data, "decline_code")),
     )  # fmt: skip
 
 
 def _text(data: Mapping[str, Any], name: str) -> str | None:
-    """Raises ValueError for what is there and is no text, or one that cannot be kept whole."""
+    """Raises ValueError for what is there and is no text. Whether it can be an id is for whoever takes it as one."""
     value = data.get(name)
-    text = whole_text(value)
-    if text is None and value not in (None, ""):
+    if not isinstance(value, str | None):
         raise ValueError(name)
-    return text
+    return value
 
 
 def _given(data: Mapping[str, Any], name: str) -> str:

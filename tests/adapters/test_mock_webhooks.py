@@ -70,11 +70,16 @@ async def test_a_signed_body_that_is_no_event_is_malformed(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", ["payment_id", "object_id", "charge_id", "provider_id", "currency", "reason"])
-@pytest.mark.parametrize("junk", [{}, [], 5, True, "x" * 301])
+@pytest.mark.parametrize("junk", [{}, [], 5, True])
 async def test_an_id_that_is_no_text_is_malformed(name: str, junk: object) -> None:
     body = an_event("dispute.opened", **{"provider_id": "dp_1", name: junk})
     with pytest.raises(Malformed):
         await verified(signature_of(SECRET, body, AT_S), body)
+
+
+def test_an_id_is_never_cut() -> None:
+    """Two long ones that begin alike are two; which of them can be an id is decided where it is taken as one."""
+    assert READER.read(an_event(payment_id="x" * 400)).payment_id == "x" * 400
 
 
 def test_what_the_events_say() -> None:

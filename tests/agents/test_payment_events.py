@@ -91,7 +91,9 @@ def loose_table(log: list[tuple[bytes, bytes | None]]) -> PaymentsTable:
             writes.add()
             asyncio.get_running_loop().call_soon(writes.told, key, None)
 
-    app = SimpleNamespace(Table=lambda name, **options: Table(data={}), conf=SimpleNamespace(topic_partitions=4))
+    app = SimpleNamespace(
+        Table=lambda name, **options: Table(data={}), conf=SimpleNamespace(topic_partitions=4), consumer_generation_id=1
+    )
     return PaymentsTable(app, cipher=AesGcmCipher(b"k" * 32), now_ms=lambda: NOW_MS, ttl_s=TTL_S)
 
 

@@ -132,6 +132,7 @@ sys.exit(worker.run(None))
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("left", "code"),
     [

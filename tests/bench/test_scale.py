@@ -9,6 +9,7 @@ from bench import scale_simulation as simulation
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "scale.md"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("title", simulation.TABLES)
 def test_the_document_shows_what_the_simulation_says(title: str) -> None:
     shown = DOCUMENT.read_text().splitlines()

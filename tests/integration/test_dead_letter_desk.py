@@ -71,6 +71,7 @@ def outcomes(replayed: list[Replayed]) -> list[Sent]:
     return sorted(one.outcome for one in replayed)
 
 
+@pytest.mark.long
 async def test_letters_of_both_places_are_listed_and_shown(site: Site) -> None:
     await site.topics(DEAD_LETTERS)
     await keep(
@@ -100,6 +101,7 @@ async def test_letters_of_both_places_are_listed_and_shown(site: Site) -> None:
             await stranger.get(first.id)
 
 
+@pytest.mark.long
 async def test_a_letter_is_sent_again_as_it_came_and_once(site: Site) -> None:
     await site.topics(DEAD_LETTERS, "orders")
     await keep(site, ("orders", 1, b"junk", "A"), ("orders", 2, b"z" * LARGE, "B"), ("orders", 3, b"plain", "A"))

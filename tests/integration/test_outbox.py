@@ -224,6 +224,7 @@ async def test_shards_are_shared_between_workers_and_taken_over(site: Site) -> N
         await owns_all(first, one)
 
 
+@pytest.mark.long
 async def test_a_stopped_process_loses_its_shards_to_another(site: Site, tmp_path: Path) -> None:
     await site.topics(CREATED)
     with other_process(site, tmp_path) as process:

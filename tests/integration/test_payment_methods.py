@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from aiohttp import ClientSession
 from rigs.worker import Answer, Installation, Message, Worker
@@ -95,6 +96,7 @@ async def shop(tansu_broker: str, database_url: str, tmp_path: Path) -> AsyncIte
             assert (await worker.stop())[0] == 0
 
 
+@pytest.mark.long
 async def test_a_methods_life(shop: Shop) -> None:
     await saved_and_declined(shop)
     await confirmed_by_the_shopper(shop)
@@ -105,6 +107,7 @@ async def test_a_methods_life(shop: Shop) -> None:
     nothing_is_in_the_clear(shop)
 
 
+@pytest.mark.long
 async def test_a_saving_that_a_crash_cut_off_is_finished_once(shop: Shop) -> None:
     await shop.at_stripe("POST", "/_sim/faults", {"rates": {"delay_response": 1.0}, "delay_ms": 1500})
     body = {"type": "card", "provider": "stripe", "token": "tok_visa", "isDefault": True}

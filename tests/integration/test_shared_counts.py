@@ -110,6 +110,7 @@ async def test_many_callers_are_told_of_in_pages(redis_server: RedisServer, monk
         )
 
 
+@pytest.mark.long
 async def test_a_limit_holds_over_two_workers(
     tansu_broker: str, database_url: str, redis_server: RedisServer, tmp_path: Path
 ) -> None:

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 from rigs.webhook_sender import ENV, JOINED_S, event, pay, send, status, webhooks
 from rigs.worker import Installation
 
 
+@pytest.mark.long
 async def test_a_signed_event_settles_its_payment_whenever_it_comes(
     tansu_broker: str, database_url: str, tmp_path: Path
 ) -> None:

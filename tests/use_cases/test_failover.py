@@ -86,6 +86,7 @@ async def test_without_any_object_there_is_nothing_to_void(rig: Rig, other: Scri
     assert status_of((await rig.process()).payment) is Status.SUCCEEDED
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("void", [SILENCE, AWAY, Answer(Verdict.DECLINED, code="INVALID_STATE")],
                          ids=["silence", "away", "refused"])  # fmt: skip
 @pytest.mark.parametrize("answer", [ACT, NO], ids=["acts", "no"])
@@ -113,6 +114,7 @@ async def test_an_unknown_charge_is_cancelled_only_by_the_providers_truth(rig: R
     assert [what for what, call in rig.provider.calls if call.kind is Kind.VOID] == []
 
 
+@pytest.mark.long
 async def test_a_hold_of_the_first_is_let_go_before_the_second_is_asked(rig: Rig, other: ScriptedProvider) -> None:
     held = Answer(Verdict.APPROVED, "tx_1", amount_minor=1050, currency="USD")
     await tried(rig, held, capture_method=CaptureMethod.MANUAL)
