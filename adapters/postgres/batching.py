@@ -137,11 +137,11 @@ class Batches(Generic[ItemT, ResultT]):
         self, batch: list[Waiting[ItemT, ResultT]], queue: deque[Waiting[ItemT, ResultT]], size: int, share: float
     ) -> int:
         """Take from a queue, the first in any case, until so much of the batch is full. Returns its size in bytes."""
-        count_max, bytes_max = max(1, int(self._batch_max * share)), self._bytes_max * share
+        before = len(batch)
+        count_max, bytes_max = max(before + 1, int(self._batch_max * share)), self._bytes_max * share
         under_way = self._under_way
         later: list[Waiting[ItemT, ResultT]] = []
-        before = len(batch)
-        while queue and len(batch) < max(count_max, before + 1) and len(later) < self._batch_max:
+        while queue and len(batch) < count_max and len(later) < self._batch_max:
             waiting = queue.popleft()
             if waiting.key in under_way:
                 later.append(waiting)

@@ -19,8 +19,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,9 @@ from bench.growth_reads import SLOW_MS, Read, WatchedDatabase, all_reads, time_r
 from bench.stored_payments import AMOUNT_MINOR, USER, Loader, Story, read_story  # noqa: E402
 from rigs.worker import ENCRYPTION_KEY, Installation  # noqa: E402
 from servers import kafka_for_tests  # noqa: E402
-from servers.postgres import TEST_SETTINGS, database_on, execute, migrate  # noqa: E402
-from servers.waiting import wait_until  # noqa: E402
+from servers.postgres import TEST_SETTINGS, database_on, execute, migrate, temporary_postgres  # noqa: E402
 
 from payment_service.adapters.audit_chain import chain_key  # noqa: E402
-from payment_service.adapters.embedded_database import DATABASE, EmbeddedDatabase  # noqa: E402
 from payment_service.adapters.sealing import AesGcmCipher  # noqa: E402
 
 SERVER = {
@@ -163,20 +161,6 @@ def show_reads(reads: list[Read]) -> None:
 # --- the run ----------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def postgres_for_growth(settings: Sequence[str]) -> Iterator[str]:
-    more = dict(one.split("=", 1) for one in settings)
-    with tempfile.TemporaryDirectory(prefix="payment-growth-", ignore_cleanup_errors=True) as folder:
-        server = EmbeddedDatabase(Path(folder), dies_with_us=True, server_settings=SERVER | more)
-        server.prepare()
-        try:
-            server.spawn()
-            wait_until(server.is_ready, "PostgreSQL accepts connections")
-            yield server.url(DATABASE)
-        finally:
-            server.stop()
-
-
 def postmaster(dsn: str) -> psutil.Process:
     """The server of this machine: the parent of whoever answers us."""
     ((backend,),) = execute(dsn, "select (select pid from pg_stat_activity where backend_type = 'checkpointer')")
@@ -238,7 +222,8 @@ async def main() -> None:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
         broker = os.environ.get("KAFKA_BROKERS") or stack.enter_context(kafka_for_tests())
-        server = os.environ.get("DATABASE_URL") or stack.enter_context(postgres_for_growth(arguments.set))
+        settings = SERVER | dict(one.split("=", 1) for one in arguments.set)
+        server = os.environ.get("DATABASE_URL") or stack.enter_context(temporary_postgres(settings))
         consumer = await stack.enter_async_context(reading(broker))
         benches = []
         for name in ("empty", "full"):

@@ -5,7 +5,7 @@ import importlib
 import importlib.util
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -31,10 +31,10 @@ TEST_SETTINGS = {
 
 
 @contextmanager
-def temporary_postgres() -> Iterator[str]:
+def temporary_postgres(settings: Mapping[str, str] = TEST_SETTINGS) -> Iterator[str]:
     """The URL of the server's own database. It ends with this process, however that ends."""
     with tempfile.TemporaryDirectory(prefix="payment-postgres-", ignore_cleanup_errors=True) as folder:
-        server = EmbeddedDatabase(Path(folder), dies_with_us=True, server_settings=TEST_SETTINGS)
+        server = EmbeddedDatabase(Path(folder), dies_with_us=True, server_settings=settings)
         server.prepare()
         try:
             server.spawn()
